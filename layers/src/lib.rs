@@ -1,1 +1,34 @@
-//! In the making.
+#![doc = include_str!("../README.md")]
+
+mod adapt;
+mod backoff;
+pub mod budget;
+pub mod class;
+pub mod clock;
+mod config;
+pub mod deadline;
+#[cfg(feature = "http")]
+pub mod http;
+mod readiness;
+mod rejection;
+pub mod request;
+pub mod retry;
+pub mod telemetry;
+pub mod timeout;
+mod timer;
+
+#[cfg(feature = "http")]
+pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
+pub use self::{
+    adapt::{BoxErrors, BoxErrorsFuture, BoxErrorsLayer, box_errors},
+    backoff::{Backoff, Jitter},
+    budget::Budget,
+    class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
+    clock::Instant,
+    config::ConfigError,
+    deadline::DeadlineLayer,
+    rejection::{Rejection, TimeoutScope},
+    request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
+    retry::RetryLayer,
+    timeout::TimeoutLayer,
+};

@@ -1,0 +1,196 @@
+//! The token bucket itself: atomics that are told the time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::BudgetSnapshot;
+use crate::clock::Instant;
+
+/// The bucket counts in millionths of a token, so that small ratios add up without rounding.
+const TOKEN: u64 = 1_000_000;
+const TOKEN_F: f64 = 1_000_000.0;
+
+#[derive(Debug)]
+pub(super) struct Tokens {
+    deposit: u64,
+    reserve_per_second: f64,
+    capacity: u64,
+    balance: AtomicU64,
+    // When the reserve was last paid in, in nanoseconds of the clock.
+    reserve_paid: AtomicU64,
+    granted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Tokens {
+    pub(super) fn new(ratio: f64, reserve_per_second: f64, burst: u32, now: Instant) -> Self {
+        let capacity = u64::from(burst) * TOKEN;
+        Self {
+            deposit: to_units(ratio),
+            reserve_per_second,
+            capacity,
+            balance: AtomicU64::new(capacity),
+            reserve_paid: AtomicU64::new(now.as_nanos()),
+            granted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn deposit(&self) {
+        // A full bucket, the usual case, is only read: a write would make every thread wait for the others.
+        if self.balance.load(Relaxed) < self.capacity {
+            self.add(self.deposit);
+        }
+    }
+
+    pub(super) fn withdraw(&self, now: Instant) -> bool {
+        self.pay_reserve(now);
+        let taken = self.balance.fetch_update(Relaxed, Relaxed, |units| units.checked_sub(TOKEN));
+        let counter = if taken.is_ok() { &self.granted } else { &self.refused };
+        counter.fetch_add(1, Relaxed);
+        taken.is_ok()
+    }
+
+    pub(super) fn snapshot(&self) -> BudgetSnapshot {
+        #[expect(clippy::cast_precision_loss, reason = "a balance stays far below 2^52 units")]
+        let balance = self.balance.load(Relaxed) as f64 / TOKEN_F;
+        BudgetSnapshot { balance, granted: self.granted.load(Relaxed), refused: self.refused.load(Relaxed) }
+    }
+
+    fn add(&self, units: u64) {
+        let _ = self.balance.fetch_update(Relaxed, Relaxed, |balance| {
+            (balance < self.capacity).then(|| (balance + units).min(self.capacity))
+        });
+    }
+
+    fn pay_reserve(&self, now: Instant) {
+        let now = now.as_nanos();
+        let paid = self.reserve_paid.load(Relaxed);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a reserve that is paid a nanosecond late harms nobody"
+        )]
+        let earned = to_units(now.saturating_sub(paid) as f64 * self.reserve_per_second / 1e9);
+        // Whoever moves the date pays; whoever comes too late finds it paid.
+        if earned > 0 && self.reserve_paid.compare_exchange(paid, now, Relaxed, Relaxed).is_ok() {
+            self.add(earned);
+        }
+    }
+}
+
+fn to_units(tokens: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "settings are checked to be small and positive, and a cast saturates"
+    )]
+    let units = (tokens * TOKEN_F).round() as u64;
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn at_total_failure_the_repeats_are_the_ratio_of_the_requests_and_the_burst() {
+        let now = Instant::now();
+        let tokens = Tokens::new(0.08, 1.0, 50, now);
+        let mut repeats = 0;
+        for _ in 0..10_000 {
+            tokens.deposit();
+            // Every attempt fails, and the caller would repeat for ever.
+            while tokens.withdraw(now) {
+                repeats += 1;
+            }
+        }
+        assert_eq!(repeats, 800 + 49); // the first deposit found the bucket full
+    }
+
+    #[test]
+    fn a_caller_with_little_traffic_lives_on_the_reserve() {
+        let start = Instant::now();
+        let tokens = Tokens::new(0.0, 1.0, 2, start);
+        assert!(tokens.withdraw(start) && tokens.withdraw(start));
+        assert!(!tokens.withdraw(start + Duration::from_millis(999)));
+        assert!(tokens.withdraw(start + Duration::from_millis(1_000)));
+        assert!(!tokens.withdraw(start + Duration::from_millis(1_001)));
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_or_goes_back_grants_nothing() {
+        let start = Instant::now();
+        let tokens = Tokens::new(0.0, 1_000.0, 1, start);
+        assert!(tokens.withdraw(start));
+        assert!(!tokens.withdraw(start));
+        assert!(!tokens.withdraw(start - Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn threads_together_never_take_more_than_was_paid_in() {
+        let now = Instant::now();
+        let tokens = Tokens::new(0.5, 0.0, 10, now);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        tokens.deposit();
+                        tokens.withdraw(now);
+                    }
+                });
+            }
+        });
+        let snapshot = tokens.snapshot();
+        assert_eq!(snapshot.granted + snapshot.refused, 80_000);
+        assert!(snapshot.granted <= 40_000 + 10, "{snapshot:?}");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Deposit,
+        Withdraw,
+        Wait(u64),
+    }
+
+    proptest! {
+        /// The bucket beside a plain model that works in exact millionths.
+        #[test]
+        fn the_bucket_agrees_with_a_plain_model(
+            ratio in 0..200u64,
+            burst in 1..20u32,
+            steps in prop::collection::vec(
+                prop_oneof![
+                    Just(Step::Deposit), Just(Step::Withdraw), (0..5_000u64).prop_map(Step::Wait)
+                ],
+                0..400,
+            ),
+        ) {
+            let start = Instant::now();
+            #[expect(clippy::cast_precision_loss, reason = "at most 200")]
+            let tokens = Tokens::new(ratio as f64 / 100.0, 1.0, burst, start);
+            let capacity = u64::from(burst) * TOKEN;
+            let (mut balance, mut millis, mut paid) = (capacity, 0, 0);
+            for step in steps {
+                match step {
+                    Step::Wait(wait) => millis += wait,
+                    Step::Deposit => {
+                        tokens.deposit();
+                        balance = (balance + ratio * TOKEN / 100).min(capacity);
+                    }
+                    Step::Withdraw => {
+                        let granted = tokens.withdraw(start + Duration::from_millis(millis));
+                        balance = (balance + (millis - paid) * 1_000).min(capacity);
+                        paid = millis;
+                        prop_assert_eq!(granted, balance >= TOKEN);
+                        if granted {
+                            balance -= TOKEN;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

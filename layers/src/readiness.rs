@@ -1,0 +1,113 @@
+//! Waiting for the inner service inside the response future.
+//!
+//! A limit on time is worth little if the wait for the inner service's readiness does not count: a queue in an
+//! inner `poll_ready` could hold a call for as long as it likes. So the layers that watch the time are always
+//! ready themselves. Usually the inner service is ready when asked, and is called at once, without a clone. When
+//! it is not, the very service that has queued moves into the future, so that its place in the queue is kept,
+//! and a clone takes its place outside.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+/// An inner service, and whether it was ready when last asked.
+#[derive(Debug)]
+pub(crate) struct Inner<S> {
+    service: S,
+    ready: bool,
+}
+
+impl<S: Clone> Clone for Inner<S> {
+    fn clone(&self) -> Self {
+        // Readiness is not inherited: a clone has to ask for itself.
+        Self::new(self.service.clone())
+    }
+}
+
+impl<S> Inner<S> {
+    pub(crate) const fn new(service: S) -> Self {
+        Self { service, ready: false }
+    }
+
+    /// Always ready, unless the inner service is broken for good.
+    pub(crate) fn poll_ready<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+    {
+        self.ready = match self.service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => false,
+        };
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn call<Req>(&mut self, request: Req) -> ReadyCall<S, Req>
+    where
+        S: Service<Req> + Clone,
+    {
+        if std::mem::take(&mut self.ready) {
+            return ReadyCall::Calling { future: self.service.call(request) };
+        }
+        let fresh = self.service.clone();
+        ReadyCall::Waiting { service: std::mem::replace(&mut self.service, fresh), request: Some(request) }
+    }
+}
+
+pin_project! {
+    /// A call that waits for its service first, where that was not ready.
+    #[project = ReadyCallProj]
+    #[project_replace = ReadyCallOwn]
+    pub(crate) enum ReadyCall<S, Req>
+    where
+        S: Service<Req>,
+    {
+        Waiting { service: S, request: Option<Req> },
+        Calling { #[pin] future: S::Future },
+        // Ended, by itself or by its caller: everything that it held has been dropped.
+        Ended,
+    }
+}
+
+impl<S, Req> ReadyCall<S, Req>
+where
+    S: Service<Req>,
+{
+    /// Drops whatever the call still holds.
+    pub(crate) fn end(self: Pin<&mut Self>) {
+        self.project_replace(Self::Ended);
+    }
+}
+
+impl<S, Req> Future for ReadyCall<S, Req>
+where
+    S: Service<Req>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project() {
+                ReadyCallProj::Calling { future } => return future.poll(cx),
+                // A future that is polled after its end may do as it likes, short of panicking here.
+                ReadyCallProj::Ended => return Poll::Pending,
+                ReadyCallProj::Waiting { service, request } => {
+                    match service.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                    let Some(request) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    service.call(request)
+                }
+            };
+            self.as_mut().project_replace(Self::Calling { future });
+        }
+    }
+}

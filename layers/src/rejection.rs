@@ -1,0 +1,228 @@
+//! The refusals that a layer makes by itself.
+
+use std::{error::Error, fmt, time::Duration};
+
+use crate::request::Priority;
+
+/// Which wait ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeoutScope {
+    /// The whole call: its deadline has passed.
+    Total,
+    /// One attempt of the call.
+    Attempt,
+    /// The wait for a place: in a queue, for a token, for a permit.
+    Queue,
+}
+
+impl TimeoutScope {
+    /// The scope as a metric label: `total`, `attempt` or `queue`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Attempt => "attempt",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// A refusal that a layer made by itself, without an answer from the service below.
+///
+/// Every layer of this crate keeps the error type of the service that it wraps and asks one thing of it:
+/// `S::Error: From<Rejection>`. That holds for an error enum of your own, and for
+/// [`BoxError`](tower::BoxError), so nothing is boxed or turned into text on the way.
+///
+/// ```
+/// use palisade::Rejection;
+///
+/// #[derive(Debug)]
+/// enum AppError {
+///     Refused(Rejection),
+///     NotFound,
+/// }
+///
+/// impl From<Rejection> for AppError {
+///     fn from(rejection: Rejection) -> Self {
+///         Self::Refused(rejection)
+///     }
+/// }
+/// ```
+///
+/// The constructors ([`Rejection::timed_out`] and so on) are for layers, yours included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// A wait ran out. What the request did meanwhile is not known.
+    #[non_exhaustive]
+    TimedOut {
+        /// Which wait.
+        scope: TimeoutScope,
+        /// How long it was allowed to last, where that is known.
+        limit: Option<Duration>,
+    },
+    /// A circuit breaker is open. The request was not sent.
+    #[non_exhaustive]
+    CircuitOpen {
+        /// When the breaker will let a probe through.
+        retry_after: Option<Duration>,
+    },
+    /// A rate limit is exhausted. The request was not sent.
+    #[non_exhaustive]
+    RateLimited {
+        /// When there will be room.
+        retry_after: Option<Duration>,
+    },
+    /// Too many requests are in flight and no room is left to wait. The request was not sent.
+    ConcurrencyLimited,
+    /// Dropped to save more important work. The request was not sent.
+    #[non_exhaustive]
+    Shed {
+        /// The priority that was not enough.
+        priority: Priority,
+    },
+    /// The service is shutting down and finishes old work only. The request was not sent.
+    Draining,
+    /// The service has been closed. The request was not sent.
+    Closed,
+}
+
+impl Rejection {
+    /// A wait of `scope` that was allowed to last `limit` ran out.
+    pub const fn timed_out(scope: TimeoutScope, limit: Duration) -> Self {
+        Self::TimedOut { scope, limit: Some(limit) }
+    }
+
+    /// An open circuit, which lets a probe through after `retry_after`.
+    pub const fn circuit_open(retry_after: Option<Duration>) -> Self {
+        Self::CircuitOpen { retry_after }
+    }
+
+    /// An exhausted rate limit, with room again after `retry_after`.
+    pub const fn rate_limited(retry_after: Option<Duration>) -> Self {
+        Self::RateLimited { retry_after }
+    }
+
+    /// A request of `priority` that was dropped to save more important work.
+    pub const fn shed(priority: Priority) -> Self {
+        Self::Shed { priority }
+    }
+
+    /// When it may be worth to ask again, where the layer knows.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::CircuitOpen { retry_after } | Self::RateLimited { retry_after } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Finds the refusal in an error or among its sources.
+    ///
+    /// tower's own refusals count as well: its `Elapsed` is an attempt that timed out, its `Overloaded` a
+    /// shed request of normal priority. So a refusal reads the same in a typed error, in a
+    /// [`BoxError`](tower::BoxError) and behind tower's `Buffer`.
+    ///
+    /// ```
+    /// use palisade::{Rejection, TimeoutScope};
+    /// use tower::BoxError;
+    ///
+    /// let boxed: BoxError = Rejection::Draining.into();
+    /// assert_eq!(Rejection::find(&*boxed), Some(Rejection::Draining));
+    ///
+    /// let elapsed: BoxError = tower::timeout::error::Elapsed::new().into();
+    /// assert!(matches!(
+    ///     Rejection::find(&*elapsed),
+    ///     Some(Rejection::TimedOut { scope: TimeoutScope::Attempt, .. })
+    /// ));
+    /// ```
+    pub fn find(error: &(dyn Error + 'static)) -> Option<Self> {
+        chain(error).find_map(|error| {
+            if let Some(rejection) = error.downcast_ref::<Self>() {
+                Some(rejection.clone())
+            } else if error.is::<tower::timeout::error::Elapsed>() {
+                Some(Self::TimedOut { scope: TimeoutScope::Attempt, limit: None })
+            } else if error.is::<tower::load_shed::error::Overloaded>() {
+                Some(Self::shed(Priority::Normal))
+            } else {
+                None
+            }
+        })
+    }
+}
+
+/// An error and all its sources, outermost first.
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut { scope, limit } => {
+                f.write_str(match scope {
+                    TimeoutScope::Total => "the deadline passed",
+                    TimeoutScope::Attempt => "the attempt timed out",
+                    TimeoutScope::Queue => "the wait for a place timed out",
+                })?;
+                limit.map_or(Ok(()), |limit| write!(f, " after {limit:?}"))
+            }
+            Self::CircuitOpen { retry_after } => after(f, "the circuit is open", *retry_after),
+            Self::RateLimited { retry_after } => after(f, "the rate limit is exhausted", *retry_after),
+            Self::ConcurrencyLimited => f.write_str("too many requests are in flight"),
+            Self::Shed { priority } => write!(f, "overloaded: a request of {priority} priority was shed"),
+            Self::Draining => f.write_str("the service is draining and takes no new requests"),
+            Self::Closed => f.write_str("the service is closed"),
+        }
+    }
+}
+
+fn after(f: &mut fmt::Formatter<'_>, what: &str, retry_after: Option<Duration>) -> fmt::Result {
+    f.write_str(what)?;
+    retry_after.map_or(Ok(()), |wait| write!(f, ", try again after {wait:?}"))
+}
+
+impl Error for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_happened_and_when_to_come_back() {
+        let cases = [
+            (
+                Rejection::timed_out(TimeoutScope::Total, Duration::from_secs(2)),
+                "the deadline passed after 2s",
+            ),
+            (
+                Rejection::circuit_open(Some(Duration::from_secs(5))),
+                "the circuit is open, try again after 5s",
+            ),
+            (Rejection::rate_limited(None), "the rate limit is exhausted"),
+            (Rejection::shed(Priority::Low), "overloaded: a request of low priority was shed"),
+        ];
+        for (rejection, text) in cases {
+            assert_eq!(rejection.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_found_behind_any_number_of_wrappers() {
+        #[derive(Debug)]
+        struct Wrapper(Box<dyn Error + Send + Sync>);
+        impl fmt::Display for Wrapper {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("wrapped")
+            }
+        }
+        impl Error for Wrapper {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&*self.0)
+            }
+        }
+
+        let twice = Wrapper(Box::new(Wrapper(Box::new(Rejection::ConcurrencyLimited))));
+        assert_eq!(Rejection::find(&twice), Some(Rejection::ConcurrencyLimited));
+        assert_eq!(Rejection::find(&fmt::Error), None);
+    }
+}

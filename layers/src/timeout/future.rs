@@ -1,0 +1,65 @@
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::TimeoutLayer;
+use crate::{Rejection, TimeoutScope, readiness::ReadyCall, telemetry, timer::Timer};
+
+pin_project! {
+    /// The future of a [`Timeout`](super::Timeout) service.
+    pub struct TimeoutFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: ReadyCall<S, Req>,
+        #[pin]
+        timer: Timer,
+        settings: TimeoutLayer,
+    }
+}
+
+impl<S, Req> TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) const fn new(call: ReadyCall<S, Req>, settings: TimeoutLayer) -> Self {
+        Self { call, timer: Timer::unarmed(), settings }
+    }
+}
+
+impl<S, Req> Future for TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(outcome) = this.call.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        let TimeoutLayer { limit, name } = *this.settings;
+        if this.timer.poll(cx, || limit).is_pending() {
+            return Poll::Pending;
+        }
+        this.call.end();
+        telemetry::count_timeout(name, TimeoutScope::Attempt);
+        Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Attempt, limit).into()))
+    }
+}
+
+impl<S, Req> fmt::Debug for TimeoutFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutFuture").field("limit", &self.settings.limit).finish_non_exhaustive()
+    }
+}
