@@ -134,8 +134,9 @@ impl Classified for Rejection {
                 crate::TimeoutScope::Queue => Class::new(Fault::Overload, Effect::NotApplied),
                 _ => Class::new(Fault::Unreachable, Effect::Unknown).elsewhere(),
             },
-            Self::CircuitOpen { .. } => Class::new(Fault::Unreachable, Effect::NotApplied),
-            Self::Draining | Self::Closed => Class::new(Fault::Unreachable, Effect::NotApplied),
+            Self::CircuitOpen { .. } | Self::Draining | Self::Closed => {
+                Class::new(Fault::Unreachable, Effect::NotApplied)
+            }
             Self::RateLimited { .. } | Self::ConcurrencyLimited | Self::Shed { .. } => {
                 Class::new(Fault::Overload, Effect::NotApplied)
             }
