@@ -1,1 +1,42 @@
-//! In the making.
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod client;
+mod connect;
+mod error;
+pub mod idempotence;
+mod leaf;
+pub mod ledger;
+mod prepared;
+pub mod request;
+mod response;
+mod service;
+mod statement;
+mod timeouts;
+mod timestamp;
+#[cfg(feature = "rustls")]
+mod tls;
+
+/// The layers: all of [`palisade`].
+pub mod layers {
+    pub use palisade::*;
+}
+
+/// The driver, whose types appear in this crate's interface: consistency levels, values, rows.
+pub use scylla;
+
+#[cfg(feature = "rustls")]
+pub use self::tls::Tls;
+pub use self::{
+    batch::Batch,
+    client::{BoxClient, Client},
+    connect::CassandraBuilder,
+    error::{Error, ErrorKind},
+    ledger::Ledger,
+    prepared::Prepared,
+    request::{Kind, Request},
+    response::Response,
+    service::{Cassandra, ResponseFuture},
+    statement::Statement,
+    timeouts::Timeouts,
+};

@@ -9,6 +9,7 @@ mod config;
 pub mod deadline;
 #[cfg(feature = "http")]
 pub mod http;
+mod limit;
 mod readiness;
 mod rejection;
 pub mod request;
@@ -27,6 +28,7 @@ pub use self::{
     clock::Instant,
     config::ConfigError,
     deadline::DeadlineLayer,
+    limit::{Limit, LimitFn, limit_fn},
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,

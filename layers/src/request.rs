@@ -238,13 +238,15 @@ mod tests {
 
     #[test]
     fn only_what_cannot_do_harm_is_repeated() {
-        use {Effect::*, Fault::*, Idempotence::*};
-        for idempotence in [Yes, No, Unknown] {
-            for fault in [None, Caller, Server, Overload, Unreachable] {
+        use Effect::{Applied, NotApplied};
+        use Fault::{Caller, Overload, Server, Unreachable};
+        for idempotence in [Idempotence::Yes, Idempotence::No, Idempotence::Unknown] {
+            for fault in [Fault::None, Caller, Server, Overload, Unreachable] {
                 for effect in [Applied, NotApplied, Effect::Unknown] {
                     let permitted = idempotence.permits(&Class::new(fault, effect));
                     let retryable = matches!(fault, Server | Overload | Unreachable);
-                    let harmless = effect == NotApplied || (effect == Effect::Unknown && idempotence == Yes);
+                    let harmless = effect == NotApplied
+                        || (effect == Effect::Unknown && idempotence == Idempotence::Yes);
                     assert_eq!(permitted, retryable && harmless, "{idempotence:?} {fault:?} {effect:?}");
                 }
             }

@@ -116,7 +116,7 @@ mod tests {
         let tokens = Tokens::new(0.0, 1.0, 2, start);
         assert!(tokens.withdraw(start) && tokens.withdraw(start));
         assert!(!tokens.withdraw(start + Duration::from_millis(999)));
-        assert!(tokens.withdraw(start + Duration::from_millis(1_000)));
+        assert!(tokens.withdraw(start + Duration::from_secs(1)));
         assert!(!tokens.withdraw(start + Duration::from_millis(1_001)));
     }
 

@@ -7,18 +7,26 @@ use crate::ConfigError;
 
 /// Gives each request a deadline and enforces it. See the [module](super) for more.
 #[derive(Clone, Copy, Debug)]
-pub struct DeadlineLayer {
-    pub(super) limit: Option<Duration>,
-    pub(super) name: &'static str,
+pub struct DeadlineLayer<L = Duration> {
+    limit: Option<L>,
+    name: &'static str,
 }
 
-impl DeadlineLayer {
-    /// Every request gets a deadline `limit` after it is called, unless it has an earlier one. A limit of zero
-    /// refuses every request.
-    pub const fn new(limit: Duration) -> Self {
+impl<L> DeadlineLayer<L> {
+    /// Each request gets a deadline as long after its call as `limit` tells for it, unless it has an earlier one;
+    /// a [`Duration`] is the same for all. A limit of zero refuses every request.
+    pub const fn new(limit: L) -> Self {
         Self { limit: Some(limit), name: "deadline" }
     }
 
+    /// Sets the label `layer` of its metrics, to tell several apart.
+    pub const fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+}
+
+impl DeadlineLayer {
     /// As [`new`](Self::new), for a limit that comes from configuration.
     ///
     /// # Errors
@@ -39,18 +47,12 @@ impl DeadlineLayer {
     pub const fn from_request() -> Self {
         Self { limit: None, name: "deadline" }
     }
-
-    /// Sets the label `layer` of its metrics, to tell several apart.
-    pub const fn named(mut self, name: &'static str) -> Self {
-        self.name = name;
-        self
-    }
 }
 
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = Deadline<S>;
+impl<S, L: Clone> Layer<S> for DeadlineLayer<L> {
+    type Service = Deadline<S, L>;
 
-    fn layer(&self, inner: S) -> Deadline<S> {
-        Deadline::new(inner, *self)
+    fn layer(&self, inner: S) -> Deadline<S, L> {
+        Deadline::new(inner, self.limit.clone(), self.name)
     }
 }

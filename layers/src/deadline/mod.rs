@@ -46,7 +46,7 @@
 //!
 //! | knob | unit | default |
 //! | --- | --- | --- |
-//! | `new(limit)` | duration from the call; timers are good to about 1 ms | none |
+//! | `new(limit)` | duration from the call, or a [`Limit`](crate::Limit) by request; timers are good to about 1 ms | none |
 //! | `from_request()` | no limit of its own, enforces what the request brings | |
 //! | `named(name)` | label `layer` of its metrics | `deadline` |
 //!

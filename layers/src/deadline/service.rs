@@ -1,26 +1,31 @@
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tower::Service;
 
-use super::{DeadlineFuture, DeadlineLayer};
-use crate::{Rejection, clock::Instant, readiness::Inner, request::HasDeadline};
+use super::DeadlineFuture;
+use crate::{Limit, Rejection, clock::Instant, readiness::Inner, request::HasDeadline};
 
 /// A service whose every call has a deadline. See the [module](super) for more.
 #[derive(Clone, Debug)]
-pub struct Deadline<S> {
+pub struct Deadline<S, L = Duration> {
     inner: Inner<S>,
-    settings: DeadlineLayer,
+    limit: Option<L>,
+    name: &'static str,
 }
 
-impl<S> Deadline<S> {
-    pub(super) const fn new(inner: S, settings: DeadlineLayer) -> Self {
-        Self { inner: Inner::new(inner), settings }
+impl<S, L> Deadline<S, L> {
+    pub(super) const fn new(inner: S, limit: Option<L>, name: &'static str) -> Self {
+        Self { inner: Inner::new(inner), limit, name }
     }
 }
 
-impl<S, Req> Service<Req> for Deadline<S>
+impl<S, L, Req> Service<Req> for Deadline<S, L>
 where
     Req: HasDeadline,
+    L: Limit<Req>,
     S: Service<Req> + Clone,
     S::Error: From<Rejection>,
 {
@@ -33,18 +38,18 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> Self::Future {
-        if self.settings.limit.is_none() && request.deadline().is_none() {
-            return DeadlineFuture::unbounded(self.inner.call(request), self.settings.name);
+        if self.limit.is_none() && request.deadline().is_none() {
+            return DeadlineFuture::unbounded(self.inner.call(request), self.name);
         }
         let now = Instant::now();
-        if let Some(limit) = self.settings.limit {
-            request.shorten_deadline(now + limit);
+        if let Some(limit) = &self.limit {
+            request.shorten_deadline(now + limit.limit(&request));
         }
         let deadline = request.deadline().unwrap_or(now);
         let allowed = deadline.saturating_duration_since(now);
         if allowed.is_zero() {
-            return DeadlineFuture::refused(self.settings.name);
+            return DeadlineFuture::refused(self.name);
         }
-        DeadlineFuture::bounded(self.inner.call(request), deadline, allowed, self.settings.name)
+        DeadlineFuture::bounded(self.inner.call(request), deadline, allowed, self.name)
     }
 }

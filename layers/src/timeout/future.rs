@@ -2,12 +2,12 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::TimeoutLayer;
 use crate::{Rejection, TimeoutScope, readiness::ReadyCall, telemetry, timer::Timer};
 
 pin_project! {
@@ -20,7 +20,8 @@ pin_project! {
         call: ReadyCall<S, Req>,
         #[pin]
         timer: Timer,
-        settings: TimeoutLayer,
+        limit: Duration,
+        name: &'static str,
     }
 }
 
@@ -28,8 +29,8 @@ impl<S, Req> TimeoutFuture<S, Req>
 where
     S: Service<Req>,
 {
-    pub(super) const fn new(call: ReadyCall<S, Req>, settings: TimeoutLayer) -> Self {
-        Self { call, timer: Timer::unarmed(), settings }
+    pub(super) const fn new(call: ReadyCall<S, Req>, limit: Duration, name: &'static str) -> Self {
+        Self { call, timer: Timer::unarmed(), limit, name }
     }
 }
 
@@ -45,12 +46,12 @@ where
         if let Poll::Ready(outcome) = this.call.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
-        let TimeoutLayer { limit, name } = *this.settings;
+        let limit = *this.limit;
         if this.timer.poll(cx, || limit).is_pending() {
             return Poll::Pending;
         }
         this.call.end();
-        telemetry::count_timeout(name, TimeoutScope::Attempt);
+        telemetry::count_timeout(this.name, TimeoutScope::Attempt);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Attempt, limit).into()))
     }
 }
@@ -60,6 +61,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimeoutFuture").field("limit", &self.settings.limit).finish_non_exhaustive()
+        f.debug_struct("TimeoutFuture").field("limit", &self.limit).finish_non_exhaustive()
     }
 }

@@ -7,17 +7,26 @@ use crate::ConfigError;
 
 /// Limits how long one attempt may take. See the [module](super) for more.
 #[derive(Clone, Copy, Debug)]
-pub struct TimeoutLayer {
-    pub(super) limit: Duration,
-    pub(super) name: &'static str,
+pub struct TimeoutLayer<L = Duration> {
+    limit: L,
+    name: &'static str,
 }
 
-impl TimeoutLayer {
-    /// Every call gets `limit`. A limit of zero refuses whatever is not answered at the first poll.
-    pub const fn new(limit: Duration) -> Self {
+impl<L> TimeoutLayer<L> {
+    /// Each attempt gets the limit that `limit` tells for its request; a [`Duration`] is the same for all. A limit
+    /// of zero refuses whatever is not answered at the first poll.
+    pub const fn new(limit: L) -> Self {
         Self { limit, name: "timeout" }
     }
 
+    /// Sets the label `layer` of its metrics, to tell several apart.
+    pub const fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+}
+
+impl TimeoutLayer {
     /// As [`new`](Self::new), for a limit that comes from configuration.
     ///
     /// # Errors
@@ -32,18 +41,12 @@ impl TimeoutLayer {
         }
         Ok(Self::new(limit))
     }
-
-    /// Sets the label `layer` of its metrics, to tell several apart.
-    pub const fn named(mut self, name: &'static str) -> Self {
-        self.name = name;
-        self
-    }
 }
 
-impl<S> Layer<S> for TimeoutLayer {
-    type Service = Timeout<S>;
+impl<S, L: Clone> Layer<S> for TimeoutLayer<L> {
+    type Service = Timeout<S, L>;
 
-    fn layer(&self, inner: S) -> Timeout<S> {
-        Timeout::new(inner, *self)
+    fn layer(&self, inner: S) -> Timeout<S, L> {
+        Timeout::new(inner, self.limit.clone(), self.name)
     }
 }

@@ -35,7 +35,7 @@
 //!
 //! | knob | unit | default |
 //! | --- | --- | --- |
-//! | `new(limit)` | duration; timers are good to about 1 ms | none |
+//! | `new(limit)` | duration, or a [`Limit`](crate::Limit) by request; timers are good to about 1 ms | none |
 //! | `named(name)` | label `layer` of its metrics | `timeout` |
 //!
 //! Metric: `palisade_timeouts_total{layer, scope="attempt"}`.

@@ -1,25 +1,30 @@
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tower::Service;
 
-use super::{TimeoutFuture, TimeoutLayer};
-use crate::{Rejection, readiness::Inner};
+use super::TimeoutFuture;
+use crate::{Limit, Rejection, readiness::Inner};
 
 /// A service whose every call has a time limit. See the [module](super) for more.
 #[derive(Clone, Debug)]
-pub struct Timeout<S> {
+pub struct Timeout<S, L = Duration> {
     inner: Inner<S>,
-    settings: TimeoutLayer,
+    limit: L,
+    name: &'static str,
 }
 
-impl<S> Timeout<S> {
-    pub(super) const fn new(inner: S, settings: TimeoutLayer) -> Self {
-        Self { inner: Inner::new(inner), settings }
+impl<S, L> Timeout<S, L> {
+    pub(super) const fn new(inner: S, limit: L, name: &'static str) -> Self {
+        Self { inner: Inner::new(inner), limit, name }
     }
 }
 
-impl<S, Req> Service<Req> for Timeout<S>
+impl<S, L, Req> Service<Req> for Timeout<S, L>
 where
+    L: Limit<Req>,
     S: Service<Req> + Clone,
     S::Error: From<Rejection>,
 {
@@ -32,6 +37,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        TimeoutFuture::new(self.inner.call(request), self.settings)
+        let limit = self.limit.limit(&request);
+        TimeoutFuture::new(self.inner.call(request), limit, self.name)
     }
 }

@@ -1,0 +1,194 @@
+//! How a caller's statement becomes a request.
+
+use std::{collections::HashMap, sync::Arc};
+
+use palisade::Idempotence;
+use scylla::{
+    response::PagingState,
+    serialize::row::SerializeRow,
+    statement::{
+        Statement as DriverStatement,
+        batch::{Batch as DriverBatch, BatchStatement, BatchType},
+    },
+};
+use tower::Service;
+
+use super::Client;
+use crate::{
+    batch::Batch,
+    error::{Error, ErrorKind},
+    idempotence::{self, Verdict},
+    ledger::Ledger,
+    prepared::Prepared,
+    request::{Kind, Operation, Options, Request, Row},
+    response::Response,
+    statement::{Source, Statement},
+    timestamp,
+};
+
+impl<S> Client<S>
+where
+    S: Service<Request, Response = Response> + Clone,
+    S::Error: Into<Error>,
+{
+    /// A statement with values as a request, prepared where that is of use.
+    pub(super) async fn bind(
+        &self,
+        statement: &Statement<'_>,
+        values: &impl SerializeRow,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Request, Error> {
+        let kept = match &statement.source {
+            Source::Prepared(prepared) if prepared.statement().is_some() => Some(prepared.clone()),
+            Source::Prepared(_) | Source::Text(_) => self.kept(statement.text()),
+        };
+        let is_first = kept.is_some();
+        let prepared = if let Some(prepared) = kept {
+            prepared
+        } else {
+            let kind = Kind::of(&idempotence::analyze(statement.text()));
+            if !kind.is_preparable() {
+                if !values.is_empty() {
+                    let message =
+                        format!("a statement of kind {kind} takes no values: write them into its text");
+                    return Err(Error::caller(ErrorKind::Values, message));
+                }
+                return self.unprepared(statement, ledger);
+            }
+            self.prepared(statement.text(), statement.options, ledger).await?
+        };
+        let idempotence = idempotence::resolve(statement.idempotent, prepared.verdict())?;
+        let operation = match prepared.statement() {
+            Some(statement) => Operation::Bound {
+                bound: Arc::new(statement.clone().bind(values)?),
+                page: PagingState::start(),
+            },
+            None => Operation::Text {
+                text: prepared.shared_text(),
+                row: Some(Arc::new(Row::new(prepared.columns(), values)?)),
+                page: PagingState::start(),
+            },
+        };
+        let options = self.stamped(statement.options, prepared.kind(), idempotence, prepared.verdict());
+        Ok(Request::new(operation, prepared.kind())
+            .with_idempotence(idempotence)
+            .with_options(options)
+            .into_step_of(ledger, is_first))
+    }
+
+    /// A statement without values as a request, as it is.
+    pub(super) fn unprepared(
+        &self,
+        statement: &Statement<'_>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Request, Error> {
+        let analysis = idempotence::analyze(statement.text());
+        let verdict = analysis.verdict();
+        let request = Request::of_text(statement.text().into(), &analysis);
+        let idempotence = idempotence::resolve(statement.idempotent, verdict)?;
+        let options = self.stamped(statement.options, request.kind(), idempotence, verdict);
+        Ok(request.with_idempotence(idempotence).with_options(options).into_step_of(ledger, true))
+    }
+
+    /// A batch as a request, with all its members prepared.
+    pub(super) async fn bind_batch(&self, batch: &Batch<'_>, ledger: &Arc<Ledger>) -> Result<Request, Error> {
+        if batch.is_empty() {
+            return Err(Error::caller(ErrorKind::Values, "the batch is empty: add a statement to it"));
+        }
+        let mut is_first = true;
+        let mut known: HashMap<&str, Prepared> = HashMap::new();
+        let mut statements = Vec::with_capacity(batch.len());
+        let mut rows = Vec::with_capacity(batch.len());
+        for member in &batch.members {
+            let text = member.statement.text();
+            let kept = known.get(text).cloned().or_else(|| self.kept(text));
+            let prepared = if let Some(prepared) = kept {
+                prepared
+            } else {
+                let step = self.prepare_step(text, batch.options, ledger, is_first).await?;
+                is_first = false;
+                step
+            };
+            rows.push(Row::new(prepared.columns(), &member.values)?);
+            statements.push(match prepared.statement() {
+                Some(statement) => BatchStatement::PreparedStatement(statement.clone()),
+                None => BatchStatement::Query(DriverStatement::new(text)),
+            });
+            known.insert(text, prepared);
+        }
+        let verdict = idempotence::batch(
+            batch.kind == BatchType::Counter,
+            batch
+                .members
+                .iter()
+                .filter_map(|member| known.get(member.statement.text()))
+                .map(Prepared::verdict),
+        );
+        let idempotence = idempotence::resolve(batch.idempotent, verdict)?;
+        let operation = Operation::Batch {
+            batch: Arc::new(DriverBatch::new_with_statements(batch.kind, statements)),
+            rows: rows.into(),
+        };
+        let is_transaction = known.values().any(|prepared| prepared.kind() == Kind::Transaction);
+        let kind = if is_transaction { Kind::Transaction } else { Kind::Batch };
+        Ok(Request::new(operation, kind)
+            .with_idempotence(idempotence)
+            .with_options(self.stamped(batch.options, kind, idempotence, verdict))
+            .into_step_of(ledger, is_first))
+    }
+
+    /// The statement, prepared now by way of the stack.
+    pub(super) async fn prepared(
+        &self,
+        text: &str,
+        options: Options,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Prepared, Error> {
+        match self.kept(text) {
+            Some(prepared) => Ok(prepared),
+            None => self.prepare_step(text, options, ledger, true).await,
+        }
+    }
+
+    async fn prepare_step(
+        &self,
+        text: &str,
+        options: Options,
+        ledger: &Arc<Ledger>,
+        is_first: bool,
+    ) -> Result<Prepared, Error> {
+        let options = Options { timeout: options.timeout, priority: options.priority, ..Options::default() };
+        let request = Request::prepare(text).with_options(options).into_step_of(ledger, is_first);
+        let prepared = self.send(request).await?.into_prepared().ok_or_else(|| {
+            Error::answer(ErrorKind::Protocol, "the stack answered a request to prepare with something else")
+        })?;
+        let _ = self.shared.statements.set(Arc::clone(prepared.statements()));
+        Ok(prepared)
+    }
+
+    fn kept(&self, text: &str) -> Option<Prepared> {
+        self.shared.statements.get()?.get(text)
+    }
+
+    pub(super) fn forget(&self, text: &str) {
+        if let Some(statements) = self.shared.statements.get() {
+            statements.forget(text);
+        }
+    }
+
+    /// Gives a write that may be repeated its timestamp.
+    fn stamped(
+        &self,
+        mut options: Options,
+        kind: Kind,
+        idempotence: Idempotence,
+        verdict: Verdict,
+    ) -> Options {
+        let is_write = matches!(kind, Kind::Write | Kind::Batch);
+        let may_be_repeated = idempotence == Idempotence::Yes && verdict.can_be_stamped();
+        if self.shared.timestamps && is_write && may_be_repeated && options.timestamp.is_none() {
+            options.timestamp = Some(timestamp::next());
+        }
+        options
+    }
+}

@@ -1,0 +1,279 @@
+//! What people call.
+
+mod bind;
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use palisade::Instant;
+use scylla::{response::PagingState, serialize::row::SerializeRow};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tracing::{Instrument, Span, field};
+
+use crate::{
+    batch::Batch,
+    error::{Error, ErrorKind},
+    ledger::Ledger,
+    prepared::{Prepared, Statements},
+    request::{Options, Request},
+    response::Response,
+    statement::Statement,
+};
+
+/// Statements in, rows out: a stack of layers over [`Cassandra`](crate::Cassandra), with the methods that a caller
+/// wants.
+///
+/// It takes any stack whose requests are [`Request`]s, whatever its layers and whether its error is [`Error`] or a
+/// box. Every operation passes the stack: single statements, batches, preparations, pages. Clones are as cheap as
+/// the stack's, and share the prepared statements.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tower::ServiceBuilder;
+/// use tower_cassandra::{Cassandra, Client, Timeouts, layers::*};
+///
+/// # async fn example() -> Result<(), tower_cassandra::Error> {
+/// let cassandra = Cassandra::connect("127.0.0.1:9042").await?;
+/// let client = Client::new(
+///     ServiceBuilder::new()
+///         .layer(DeadlineLayer::new(Timeouts::total(Duration::from_secs(2))))
+///         .layer(RetryLayer::default())
+///         .layer(TimeoutLayer::new(Timeouts::attempt(Duration::from_millis(300))))
+///         .service(cassandra),
+/// );
+/// let users = client.execute("SELECT name FROM app.users WHERE id = ?", (7_i64,)).await?;
+/// let (name,): (String,) = users.single_row()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// All methods return [`Error`], with the attempts of the request attached.
+///
+/// # Cancellation
+///
+/// Dropping the future of a call abandons the attempt that is under way; a write that was sent may still take
+/// effect.
+#[derive(Clone)]
+pub struct Client<S> {
+    stack: S,
+    shared: Arc<Shared>,
+}
+
+/// A client that does not name its layers in its type.
+pub type BoxClient = Client<BoxCloneSyncService<Request, Response, Error>>;
+
+struct Shared {
+    // The session's prepared statements, known since the first one was prepared.
+    statements: OnceLock<Arc<Statements>>,
+    timestamps: bool,
+}
+
+impl<S> Client<S> {
+    /// A client of this stack.
+    pub fn new(stack: S) -> Self {
+        Self { stack, shared: Arc::new(Shared { statements: OnceLock::new(), timestamps: true }) }
+    }
+
+    /// Sets whether a write that may be repeated gets its timestamp here. Default `true`.
+    ///
+    /// With `true` all attempts of a write carry one timestamp, so that a late repeat cannot undo what came after
+    /// the first attempt. But the clock of this machine then decides which write wins, not that of the
+    /// coordinators: keep it in step with them. Reads, counters and lightweight transactions never get one.
+    pub fn client_timestamps(self, on: bool) -> Self {
+        let statements = self.shared.statements.clone();
+        Self { shared: Arc::new(Shared { statements, timestamps: on }), ..self }
+    }
+
+    /// The stack below.
+    pub fn stack(&self) -> &S {
+        &self.stack
+    }
+}
+
+impl<S> Client<S>
+where
+    S: Service<Request, Response = Response> + Clone,
+    S::Error: Into<Error>,
+{
+    /// Executes a statement with values, and reads its result to the end.
+    ///
+    /// The text is prepared at the first call, once for all callers, and kept. `()` stands for no values. A
+    /// result of more than 100 pages of 5,000 rows is refused: see [`Statement::max_pages`] and
+    /// [`execute_page`](Self::execute_page).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Values`] if the values do not fit, [`ErrorKind::NotIdempotent`] if the statement is called
+    /// idempotent and is not; nothing is sent then. [`ErrorKind::TooManyPages`] if there are more pages than
+    /// allowed. Else what the stack returns.
+    pub async fn execute(
+        &self,
+        statement: impl Into<Statement<'_>>,
+        values: impl SerializeRow,
+    ) -> Result<Response, Error> {
+        let statement = statement.into();
+        let call = Call::begin("execute", &statement.options);
+        let work = async {
+            let request = self.bind(&statement, &values, &call.ledger).await?;
+            match self.all_pages(request, statement.max_pages).await {
+                Err(error) if error.is_stale_statement() => {
+                    // The server knows the statement by another id since its schema changed: once more, anew.
+                    self.forget(statement.text());
+                    let request = self.bind(&statement, &values, &call.ledger).await?;
+                    self.all_pages(request, statement.max_pages).await
+                }
+                outcome => outcome,
+            }
+        };
+        call.end(work).await
+    }
+
+    /// Executes a statement with values, and reads one page of its result.
+    ///
+    /// `page` is `None` for the first page, and [`Response::next_page`] for those that follow. It can be kept, and
+    /// be resumed by another process.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute), without a limit on pages.
+    pub async fn execute_page(
+        &self,
+        statement: impl Into<Statement<'_>>,
+        values: impl SerializeRow,
+        page: Option<PagingState>,
+    ) -> Result<Response, Error> {
+        let statement = statement.into();
+        let call = Call::begin("execute_page", &statement.options);
+        let work = async {
+            let request = self.bind(&statement, &values, &call.ledger).await?;
+            let request = match page {
+                Some(page) => request.with_page(page),
+                None => request,
+            };
+            self.send(request).await
+        };
+        call.end(work).await
+    }
+
+    /// Executes a statement as it is, without values and without preparing it: for schema changes and the like.
+    ///
+    /// A schema change is followed by a wait until all nodes know it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SchemaAgreement`] if the schema was changed, but the nodes did not agree on it in time. Else
+    /// what the stack returns.
+    pub async fn query(&self, statement: impl Into<Statement<'_>>) -> Result<Response, Error> {
+        let statement = statement.into();
+        let call = Call::begin("query", &statement.options);
+        let work = async {
+            let request = self.unprepared(&statement, &call.ledger)?;
+            self.all_pages(request, statement.max_pages).await
+        };
+        call.end(work).await
+    }
+
+    /// Executes several writes in one request.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Values`] if the values do not fit or there are no members, [`ErrorKind::NotIdempotent`] if the
+    /// batch is called idempotent and is not; nothing is sent then. Else what the stack returns.
+    pub async fn batch(&self, batch: Batch<'_>) -> Result<Response, Error> {
+        let call = Call::begin("batch", &batch.options);
+        let work = async {
+            let request = self.bind_batch(&batch, &call.ledger).await?;
+            match self.send(request).await {
+                Err(error) if error.is_stale_statement() => {
+                    batch.members.iter().for_each(|member| self.forget(member.statement.text()));
+                    self.send(self.bind_batch(&batch, &call.ledger).await?).await
+                }
+                outcome => outcome,
+            }
+        };
+        call.end(work).await
+    }
+
+    /// Prepares a statement, once for all callers, and keeps it.
+    ///
+    /// Calling it is never needed: [`execute`](Self::execute) does it. It is a way to find a mistake in a text
+    /// early, and to prepare before the traffic comes.
+    ///
+    /// # Errors
+    ///
+    /// What the stack returns.
+    pub async fn prepare(&self, text: &str) -> Result<Prepared, Error> {
+        let call = Call::begin("prepare", &Options::default());
+        let work = async { self.prepared(text, Options::default(), &call.ledger).await };
+        call.end(work).await
+    }
+
+    /// A client of the same stack that does not name its layers in its type.
+    pub fn boxed(self) -> BoxClient
+    where
+        S: Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        Client { stack: BoxCloneSyncService::new(self.stack.map_err(Into::into)), shared: self.shared }
+    }
+
+    async fn send(&self, request: Request) -> Result<Response, Error> {
+        self.stack.clone().oneshot(request).await.map_err(Into::into)
+    }
+
+    async fn all_pages(&self, request: Request, max_pages: usize) -> Result<Response, Error> {
+        let mut response = self.send(request.clone()).await?;
+        let mut pages = 1;
+        while let Some(next) = response.next_page().cloned() {
+            if pages >= max_pages {
+                let message = format!(
+                    "the result has more than {max_pages} pages: read it page by page with `execute_page`, narrow \
+                     the statement, or raise `max_pages`"
+                );
+                return Err(Error::answer(ErrorKind::TooManyPages, message));
+            }
+            response.append(self.send(request.next_page(next)).await?);
+            pages += 1;
+        }
+        Ok(response)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Client<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("stack", &self.stack).finish_non_exhaustive()
+    }
+}
+
+/// One logical request: its ledger, and its span.
+struct Call {
+    ledger: Arc<Ledger>,
+    span: Span,
+}
+
+impl Call {
+    fn begin(operation: &'static str, options: &Options) -> Self {
+        let ledger = Arc::new(Ledger::default());
+        if let Some(timeout) = options.timeout {
+            ledger.fix_deadline(Instant::now() + timeout);
+        }
+        let span =
+            tracing::debug_span!("cassandra", operation, attempts = field::Empty, error = field::Empty);
+        Self { ledger, span }
+    }
+
+    async fn end<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let outcome = work.instrument(self.span.clone()).await;
+        if !self.span.is_disabled() {
+            self.span.record("attempts", field::display(&self.ledger));
+            if let Err(error) = &outcome {
+                self.span.record("error", error.kind().as_str());
+            }
+        }
+        outcome.map_err(|error| error.with_attempts(&self.ledger))
+    }
+}

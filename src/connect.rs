@@ -1,0 +1,406 @@
+//! How a session comes to be: settings, tries, and the check that it can really serve.
+
+use std::{sync::Arc, time::Duration};
+
+use palisade::{Backoff, ConfigError};
+use scylla::{
+    client::{
+        Compression, PoolSize, execution_profile::ExecutionProfile, session::Session,
+        session_builder::SessionBuilder,
+    },
+    policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
+    statement::{Consistency, SerialConsistency},
+};
+use tokio::time::{sleep, timeout};
+
+#[cfg(feature = "rustls")]
+use crate::tls::Tls;
+use crate::{
+    error::Error,
+    service::{Cassandra, Limits},
+};
+
+/// Settings for a new session.
+///
+/// | setting | unit | default |
+/// | --- | --- | --- |
+/// | `contact_points` | `host` or `host:port`, port 9042 if left out | none: at least one is needed |
+/// | `datacenter` | name; requests stay in it | any |
+/// | `keyspace` | name that unqualified tables belong to | none |
+/// | `credentials` | user and password | none |
+/// | `tls` | `Tls` (feature `rustls`) | none |
+/// | `connections_per_node` | connections | 1 per shard, which is 1 per node on Cassandra |
+/// | `compression` | algorithm | none |
+/// | `consistency` | level | `LOCAL_QUORUM` |
+/// | `serial_consistency` | level | `LOCAL_SERIAL` |
+/// | `connect_timeout` | duration of one try | 10 s |
+/// | `connect_attempts` | tries, with a growing wait between them | 3 |
+/// | `request_timeout` | duration of one attempt without other limit | 30 s |
+/// | `schema_timeout` | the same for schema changes and TRUNCATE, the nodes' agreement included | 60 s |
+/// | `prepare_timeout` | duration of a preparation on all nodes, in the background | 30 s |
+/// | `schema_agreement` | whether a schema change waits for the nodes' agreement | yes |
+/// | `prepared_statements` | statements kept | 1,024 |
+#[derive(Clone, Debug)]
+pub struct CassandraBuilder {
+    contact_points: Vec<String>,
+    datacenter: Option<String>,
+    keyspace: Option<String>,
+    credentials: Option<Credentials>,
+    #[cfg(feature = "rustls")]
+    tls: Option<Tls>,
+    connections_per_node: Option<usize>,
+    compression: Option<Compression>,
+    consistency: Consistency,
+    serial_consistency: SerialConsistency,
+    connect_timeout: Duration,
+    connect_attempts: u32,
+    limits: Limits,
+}
+
+#[derive(Clone)]
+struct Credentials {
+    user: String,
+    password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// More connections than this to one node help nobody.
+const MAX_CONNECTIONS: usize = 1_024;
+
+impl CassandraBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            contact_points: Vec::new(),
+            datacenter: None,
+            keyspace: None,
+            credentials: None,
+            #[cfg(feature = "rustls")]
+            tls: None,
+            connections_per_node: None,
+            compression: None,
+            consistency: Consistency::LocalQuorum,
+            serial_consistency: SerialConsistency::LocalSerial,
+            connect_timeout: Duration::from_secs(10),
+            connect_attempts: 3,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Adds a node to begin with, `host` or `host:port`. The rest of the cluster is found by itself.
+    pub fn contact_point(mut self, address: impl Into<String>) -> Self {
+        self.contact_points.push(address.into());
+        self
+    }
+
+    /// Adds several nodes to begin with.
+    pub fn contact_points<T: Into<String>>(mut self, addresses: impl IntoIterator<Item = T>) -> Self {
+        self.contact_points.extend(addresses.into_iter().map(Into::into));
+        self
+    }
+
+    /// The datacenter that requests stay in.
+    pub fn datacenter(mut self, name: impl Into<String>) -> Self {
+        self.datacenter = Some(name.into());
+        self
+    }
+
+    /// The keyspace that unqualified table names belong to. Its name is taken as it is, case included.
+    pub fn keyspace(mut self, name: impl Into<String>) -> Self {
+        self.keyspace = Some(name.into());
+        self
+    }
+
+    /// User and password, for `PasswordAuthenticator`.
+    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.credentials = Some(Credentials { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// Encrypts all connections.
+    #[cfg(feature = "rustls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Connections to each node, in place of one for each of its shards.
+    pub fn connections_per_node(mut self, connections: usize) -> Self {
+        self.connections_per_node = Some(connections);
+        self
+    }
+
+    /// Compresses frames.
+    pub fn compression(mut self, algorithm: Compression) -> Self {
+        self.compression = Some(algorithm);
+        self
+    }
+
+    /// The consistency level of requests that do not set their own.
+    pub fn consistency(mut self, level: Consistency) -> Self {
+        self.consistency = level;
+        self
+    }
+
+    /// The serial consistency level of lightweight transactions that do not set their own.
+    pub fn serial_consistency(mut self, level: SerialConsistency) -> Self {
+        self.serial_consistency = level;
+        self
+    }
+
+    /// How long one try at connecting may take, until a node has answered a query.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// How many tries at connecting there are. A wrong password, or another mistake of the caller's, is not tried
+    /// again.
+    pub fn connect_attempts(mut self, attempts: u32) -> Self {
+        self.connect_attempts = attempts;
+        self
+    }
+
+    /// What bounds an attempt where neither a deadline nor a layer does.
+    pub fn request_timeout(mut self, limit: Duration) -> Self {
+        self.limits.request = limit;
+        self
+    }
+
+    /// The same for schema changes and TRUNCATE.
+    pub fn schema_timeout(mut self, limit: Duration) -> Self {
+        self.limits.schema = limit;
+        self
+    }
+
+    /// How long the preparation of a statement on all nodes may take. Nobody waits for it that long.
+    pub fn prepare_timeout(mut self, limit: Duration) -> Self {
+        self.limits.prepare = limit;
+        self
+    }
+
+    /// Whether a schema change waits until all nodes agree on the new schema.
+    pub fn schema_agreement(mut self, wait: bool) -> Self {
+        self.limits.await_agreement = wait;
+        self
+    }
+
+    /// How many prepared statements are kept.
+    pub fn prepared_statements(mut self, statements: usize) -> Self {
+        self.limits.statements = statements;
+        self
+    }
+
+    /// Connects, and checks that the cluster can be used: its topology is known, the datacenter and the keyspace
+    /// exist, and a node answers a query.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Config`](crate::ErrorKind::Config): a setting makes no sense.
+    /// - [`ErrorKind::Authentication`](crate::ErrorKind::Authentication): user or password is wrong or missing.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): there is no such keyspace.
+    /// - [`ErrorKind::Connect`](crate::ErrorKind::Connect): anything else, after all tries. It takes at most
+    ///   `connect_attempts` x `connect_timeout` and the waits between, which are below 1 s each.
+    pub async fn connect(self) -> Result<Cassandra, Error> {
+        self.check()?;
+        let backoff = Backoff::default();
+        let mut attempt = 1;
+        loop {
+            match self.try_connect().await {
+                Ok(session) => return Ok(Cassandra::new(Arc::new(session), self.limits)),
+                Err(error) if attempt < self.connect_attempts && error.is_worth_another_try() => {
+                    tracing::warn!(attempt, %error, "could not connect, trying again");
+                    sleep(backoff.wait(attempt, Duration::ZERO, fastrand::f64())).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let above_zero = |setting, duration: Duration| {
+            if duration.is_zero() {
+                return Err(ConfigError::new(setting, "must be above zero: nothing could end in time"));
+            }
+            Ok(())
+        };
+        if self.contact_points.is_empty() {
+            return Err(ConfigError::new(
+                "contact_points",
+                "is empty: name at least one node, as host or host:port",
+            ));
+        }
+        if let Some(blank) = self.contact_points.iter().find(|point| point.trim().is_empty()) {
+            return Err(ConfigError::new(
+                "contact_points",
+                format!("has a blank entry, {blank:?}: remove it"),
+            ));
+        }
+        if self.keyspace.as_ref().is_some_and(String::is_empty) {
+            return Err(ConfigError::new("keyspace", "is empty: name one, or leave the setting out"));
+        }
+        if self.datacenter.as_ref().is_some_and(String::is_empty) {
+            return Err(ConfigError::new("datacenter", "is empty: name one, or leave the setting out"));
+        }
+        if self.connections_per_node.is_some_and(|count| !(1..=MAX_CONNECTIONS).contains(&count)) {
+            let problem =
+                format!("must be from 1 to {MAX_CONNECTIONS}: one connection carries 32,768 requests");
+            return Err(ConfigError::new("connections_per_node", problem));
+        }
+        if self.connect_attempts == 0 {
+            return Err(ConfigError::new("connect_attempts", "must be at least 1: 1 means no second try"));
+        }
+        if self.limits.statements == 0 {
+            return Err(ConfigError::new(
+                "prepared_statements",
+                "must be at least 1: no statement could be kept",
+            ));
+        }
+        above_zero("connect_timeout", self.connect_timeout)?;
+        above_zero("request_timeout", self.limits.request)?;
+        above_zero("schema_timeout", self.limits.schema)?;
+        above_zero("prepare_timeout", self.limits.prepare)
+    }
+
+    async fn try_connect(&self) -> Result<Session, Error> {
+        let connecting = async {
+            let builder = self.session_builder();
+            let session = builder
+                .build()
+                .await
+                .map_err(|error| Error::connecting(error, &self.contact_points, self.is_tls()))?;
+            self.check_topology(&session)?;
+            check_answer(&session).await?;
+            Ok(session)
+        };
+        match timeout(self.connect_timeout, connecting).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::unconnected(format!(
+                "no session with {} within {:?}: the node accepts connections, but does not answer",
+                self.contact_points.join(", "),
+                self.connect_timeout
+            ))),
+        }
+    }
+
+    fn session_builder(&self) -> SessionBuilder {
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&self.contact_points)
+            .default_execution_profile_handle(self.profile().into_handle())
+            .compression(self.compression)
+            .connection_timeout(self.connect_timeout)
+            .auto_await_schema_agreement(false)
+            .schema_agreement_timeout(self.limits.schema);
+        if let Some(keyspace) = &self.keyspace {
+            builder = builder.use_keyspace(keyspace, true);
+        }
+        if let Some(Credentials { user, password }) = &self.credentials {
+            builder = builder.user(user, password);
+        }
+        if let Some(size) = self.connections_per_node.and_then(std::num::NonZeroUsize::new) {
+            builder = builder.pool_size(PoolSize::PerHost(size));
+        }
+        #[cfg(feature = "rustls")]
+        if let Some(tls) = &self.tls {
+            builder = builder.tls_context(Some(tls.context()));
+        }
+        builder
+    }
+
+    /// The layers own every attempt: no retries, no speculative execution, no time limit in the driver.
+    fn profile(&self) -> ExecutionProfile {
+        let mut policy = DefaultPolicy::builder();
+        if let Some(datacenter) = &self.datacenter {
+            policy = policy.prefer_datacenter(datacenter.clone());
+        }
+        ExecutionProfile::builder()
+            .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+            .speculative_execution_policy(None)
+            .request_timeout(None)
+            .consistency(self.consistency)
+            .serial_consistency(Some(self.serial_consistency))
+            .load_balancing_policy(policy.build())
+            .build()
+    }
+
+    const fn is_tls(&self) -> bool {
+        #[cfg(feature = "rustls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "rustls"))]
+        return false;
+    }
+
+    /// The driver builds a session even where it could not read the cluster's topology, from the contact points
+    /// alone. It then knows no datacenter.
+    fn check_topology(&self, session: &Session) -> Result<(), Error> {
+        let state = session.get_cluster_state();
+        let mut known: Vec<_> =
+            state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+        known.sort_unstable();
+        known.dedup();
+        if known.is_empty() {
+            let points = self.contact_points.join(", ");
+            return Err(Error::unconnected(format!(
+                "{points} accepts connections, but does not tell its topology"
+            )));
+        }
+        match &self.datacenter {
+            Some(wanted) if !known.contains(&wanted.as_str()) => {
+                let problem =
+                    format!("is {wanted:?}, which the cluster does not have: it has {}", known.join(", "));
+                Err(ConfigError::new("datacenter", problem).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A session is ready when a node has answered.
+async fn check_answer(session: &Session) -> Result<(), Error> {
+    let mut statement = crate::leaf::own_attempts("SELECT key FROM system.local".into());
+    statement.set_consistency(Consistency::One);
+    session.query_unpaged(statement, ()).await.map(drop).map_err(Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(change: impl FnOnce(CassandraBuilder) -> CassandraBuilder) -> String {
+        change(CassandraBuilder::new().contact_point("127.0.0.1")).check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_with_what_to_do() {
+        assert_eq!(
+            CassandraBuilder::new().check().unwrap_err().to_string(),
+            "`contact_points` is empty: name at least one node, as host or host:port"
+        );
+        let cases: [(&str, String); 10] = [
+            ("contact_points", problem(|builder| builder.contact_point(" "))),
+            ("keyspace", problem(|builder| builder.keyspace(""))),
+            ("datacenter", problem(|builder| builder.datacenter(""))),
+            ("connections_per_node", problem(|builder| builder.connections_per_node(0))),
+            ("connections_per_node", problem(|builder| builder.connections_per_node(100_000))),
+            ("connect_attempts", problem(|builder| builder.connect_attempts(0))),
+            ("prepared_statements", problem(|builder| builder.prepared_statements(0))),
+            ("connect_timeout", problem(|builder| builder.connect_timeout(Duration::ZERO))),
+            ("request_timeout", problem(|builder| builder.request_timeout(Duration::ZERO))),
+            ("prepare_timeout", problem(|builder| builder.prepare_timeout(Duration::ZERO))),
+        ];
+        for (setting, problem) in cases {
+            assert!(problem.starts_with(&format!("`{setting}` ")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let builder = CassandraBuilder::new().credentials("ada", "hunter2");
+        assert!(!format!("{builder:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,97 @@
+//! What an error at connecting means, in words that say what to do.
+
+use std::{error::Error as StdError, io};
+
+use palisade::{Class, Effect, Fault};
+use scylla::errors::{ConnectionSetupRequestErrorKind, DbError, NewSessionError, UseKeyspaceError};
+
+use super::{Cause, Error, ErrorKind, table};
+
+impl Error {
+    /// Judges why the driver could not build a session with these contact points.
+    pub(crate) fn connecting(error: NewSessionError, contact_points: &[String], tls: bool) -> Self {
+        let points = contact_points.join(", ");
+        let (row, message) = judge(&error, &points, tls);
+        Self::new(row, Cause::Connect(error, message))
+    }
+
+    /// Whether another try at connecting may succeed.
+    pub(crate) fn is_worth_another_try(&self) -> bool {
+        self.0.class.fault() != Fault::Caller
+    }
+}
+
+fn judge(error: &NewSessionError, points: &str, tls: bool) -> (table::Row, String) {
+    let caller = |kind| (kind, Class::new(Fault::Caller, Effect::NotApplied));
+    if let NewSessionError::UseKeyspaceError(error) = error {
+        return match error {
+            UseKeyspaceError::BadKeyspaceName(_) | UseKeyspaceError::RequestError(_) => {
+                (caller(ErrorKind::Invalid), format!("the keyspace cannot be used: {error}; create it first"))
+            }
+            _ => (unreachable(), format!("the keyspace cannot be used: {error}")),
+        };
+    }
+    if let NewSessionError::FailedToResolveAnyHostname(names) = error {
+        let names = names.join(", ");
+        return (unreachable(), format!("no contact point has an address: check the name of {names}"));
+    }
+    if let NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) = error {
+        return (caller(ErrorKind::Config), error.to_string());
+    }
+    match root(error) {
+        Root::Credentials => (
+            caller(ErrorKind::Authentication),
+            format!("{points} refused the user or password: check `credentials(user, password)`"),
+        ),
+        Root::NoCredentials => (
+            caller(ErrorKind::Authentication),
+            format!("{points} asks for a user and password: set `credentials(user, password)`"),
+        ),
+        Root::Refused => (
+            unreachable(),
+            format!("nothing listens at {points}: check the address and port, and that the node is up"),
+        ),
+        Root::Unknown if tls => (
+            unreachable(),
+            format!(
+                "no session with {points}: {error}; check that the node speaks TLS on this port, that its \
+                 certificate names this address, and that `tls` trusts its issuer"
+            ),
+        ),
+        Root::Unknown => {
+            (unreachable(), format!("no session with {points}: {error}; if the node requires TLS, set `tls`"))
+        }
+    }
+}
+
+const fn unreachable() -> table::Row {
+    (ErrorKind::Connect, Class::new(Fault::Unreachable, Effect::NotApplied))
+}
+
+enum Root {
+    Credentials,
+    NoCredentials,
+    Refused,
+    Unknown,
+}
+
+/// Looks for the cause below the driver's wrappers.
+fn root(error: &NewSessionError) -> Root {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<ConnectionSetupRequestErrorKind>() {
+            Some(ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, _)) => {
+                return Root::Credentials;
+            }
+            Some(ConnectionSetupRequestErrorKind::MissingAuthentication) => return Root::NoCredentials,
+            _ => {}
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return Root::Refused;
+        }
+        next = error.source();
+    }
+    Root::Unknown
+}

@@ -1,0 +1,199 @@
+//! CQL text as tokens: what matters to the analysis, and nothing more.
+
+/// A piece of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A keyword or an unquoted name. Keywords and such names know no case.
+    Word(&'a str),
+    /// A name in double quotes, without them.
+    Quoted(&'a str),
+    /// A string, in quotes or dollars.
+    Text,
+    /// A number, a blob, a duration or a UUID.
+    Number,
+    /// A bind marker: `?`, or `:name`.
+    Marker(Option<&'a str>),
+    /// Any other character.
+    Symbol(char),
+}
+
+impl Token<'_> {
+    pub(super) fn is_word(&self, keyword: &str) -> bool {
+        matches!(self, Self::Word(word) if word.eq_ignore_ascii_case(keyword))
+    }
+
+    pub(super) fn is_symbol(&self, symbol: char) -> bool {
+        *self == Self::Symbol(symbol)
+    }
+
+    /// Whether a value or a name ends here, so that a colon after it belongs to a map.
+    const fn ends_operand(&self) -> bool {
+        !matches!(
+            self,
+            Self::Symbol('(' | '[' | '{' | ',' | ':' | '=' | '<' | '>' | '+' | '-' | '*' | '/' | '%')
+        )
+    }
+}
+
+/// The tokens of a statement, or `None` if a string, a quoted name or a comment does not end.
+pub(super) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
+    let mut tokens = Vec::new();
+    let mut rest = cql;
+    // How many braces are open: in them, a colon after an operand parts a key from its value.
+    let mut braces = 0_usize;
+    loop {
+        rest = skip_blank(rest)?;
+        let Some(first) = rest.chars().next() else {
+            return Some(tokens);
+        };
+        let (token, length) = match first {
+            '\'' => (Token::Text, quoted(rest, '\'')?),
+            '"' => {
+                let length = quoted(rest, '"')?;
+                (Token::Quoted(&rest[1..length - 1]), length)
+            }
+            '$' if rest.starts_with("$$") => (Token::Text, rest[2..].find("$$")? + 4),
+            '?' => (Token::Marker(None), 1),
+            ':' if !(braces > 0 && tokens.last().is_some_and(Token::ends_operand)) => {
+                let name = word(&rest[1..]);
+                if name.is_empty() {
+                    (Token::Symbol(':'), 1)
+                } else {
+                    (Token::Marker(Some(name)), 1 + name.len())
+                }
+            }
+            _ if is_uuid(rest) => (Token::Number, UUID_LENGTH),
+            '0'..='9' => (Token::Number, number(rest)),
+            'a'..='z' | 'A'..='Z' | '_' => {
+                let word = word(rest);
+                (Token::Word(word), word.len())
+            }
+            _ => (Token::Symbol(first), first.len_utf8()),
+        };
+        match first {
+            '{' => braces += 1,
+            '}' => braces = braces.saturating_sub(1),
+            _ => {}
+        }
+        tokens.push(token);
+        rest = &rest[length..];
+    }
+}
+
+/// What follows white space and comments.
+fn skip_blank(text: &str) -> Option<&str> {
+    let mut rest = text.trim_start();
+    loop {
+        rest = if rest.starts_with("--") || rest.starts_with("//") {
+            rest.split_once('\n').map_or("", |(_, after)| after)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            comment.split_once("*/")?.1
+        } else {
+            return Some(rest);
+        }
+        .trim_start();
+    }
+}
+
+/// The length of what stands in quotes, in which a doubled quote stands for one.
+fn quoted(text: &str, quote: char) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        at += text[at..].find(quote)? + 1;
+        if text[at..].starts_with(quote) {
+            at += 1;
+        } else {
+            return Some(at);
+        }
+    }
+}
+
+fn word(text: &str) -> &str {
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    &text[..end]
+}
+
+fn number(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let is_hex = text.starts_with("0x") || text.starts_with("0X");
+    let mut end = 0;
+    while end < bytes.len() {
+        let is_exponent_sign = !is_hex
+            && matches!(bytes[end], b'+' | b'-')
+            && end > 0
+            && matches!(bytes[end - 1], b'e' | b'E')
+            && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
+        if !(bytes[end].is_ascii_alphanumeric() || bytes[end] == b'.' || is_exponent_sign) {
+            break;
+        }
+        end += 1;
+    }
+    end
+}
+
+const UUID_LENGTH: usize = 36;
+
+fn is_uuid(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() >= UUID_LENGTH
+        && bytes[..UUID_LENGTH].iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lexed(cql: &str) -> Vec<Token<'_>> {
+        tokens(cql).unwrap()
+    }
+
+    #[test]
+    fn strings_comments_and_quoted_names_hide_what_is_in_them() {
+        use Token::*;
+        assert_eq!(
+            lexed("SELECT 'it''s ?' -- ?\n, $$ ? $$ /* ? */ , \"A \"\"?\" // ?"),
+            [Word("SELECT"), Text, Symbol(','), Text, Symbol(','), Quoted("A \"\"?")]
+        );
+    }
+
+    #[test]
+    fn numbers_blobs_durations_and_uuids_are_one_token() {
+        for one in ["1", "1.5e-3", "0xdeadbeef", "1h30m", "a1b2c3d4-e5f6-4711-8888-0123456789ab"] {
+            assert_eq!(lexed(one), [Token::Number], "{one}");
+        }
+        assert_eq!(lexed("c-1"), [Token::Word("c"), Token::Symbol('-'), Token::Number]);
+    }
+
+    #[test]
+    fn a_colon_is_a_marker_except_between_a_key_and_its_value() {
+        use Token::*;
+        assert_eq!(lexed("k = :key"), [Word("k"), Symbol('='), Marker(Some("key"))]);
+        assert_eq!(lexed("TTL :ttl"), [Word("TTL"), Marker(Some("ttl"))]);
+        assert_eq!(lexed("{'a':1}"), [Symbol('{'), Text, Symbol(':'), Number, Symbol('}')]);
+        assert_eq!(lexed("{f:now}"), [Symbol('{'), Word("f"), Symbol(':'), Word("now"), Symbol('}')]);
+        assert_eq!(
+            lexed("{:k::v}"),
+            [Symbol('{'), Marker(Some("k")), Symbol(':'), Marker(Some("v")), Symbol('}')]
+        );
+    }
+
+    #[test]
+    fn what_does_not_end_is_no_statement() {
+        for open in ["'a", "\"a", "$$a", "/* a", "'a''"] {
+            assert_eq!(tokens(open), None, "{open}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(cql in "\\PC*", ascii in "[ -~\n]{0,60}") {
+            let _ = tokens(&cql);
+            let _ = tokens(&ascii);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The record of a request's attempts: which nodes were asked, and how each attempt ended.
+//!
+//! An error that says only "timed out" makes somebody search three logs at night. So each request carries a
+//! ledger, in which the leaf service notes every attempt, and which whoever made the request attaches to its
+//! error:
+//!
+//! ```text
+//! the deadline passed after 2s (127.0.0.2:9042 abandoned after 300ms; 127.0.0.3:9042 overloaded after 1.2ms)
+//! ```
+//!
+//! [`Client`](crate::Client) does that by itself. In a stack that is called without a client, place a
+//! [`LedgerLayer`] outermost.
+
+mod layer;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use palisade::Instant;
+use scylla::{
+    errors::{RequestAttemptError, RequestError},
+    observability::history::{AttemptId, HistoryListener, RequestId, SpeculativeId},
+    policies::retry::RetryDecision,
+};
+
+pub use self::layer::{LedgerFuture, LedgerLayer, LedgerService};
+use crate::error::{Error, ErrorKind};
+
+/// A ledger keeps the first and the last attempts, and this many in all.
+const KEPT: usize = 32;
+
+/// The attempts of one logical request, shared by all its copies, its prepare and its pages.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    deadline: OnceLock<Instant>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    list: Vec<Attempt>,
+    // Attempts that found the list full. They are counted, not kept.
+    beyond: usize,
+}
+
+/// One attempt of a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The node that was asked, or `None` while no connection to one had been found.
+    pub node: Option<SocketAddr>,
+    /// When the attempt began.
+    pub started: Instant,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It is still under way.
+    Pending,
+    /// It was answered, after this long.
+    Succeeded(Duration),
+    /// It failed, after this long.
+    Failed(ErrorKind, Duration),
+    /// Its future was dropped after this long: a timeout fired, or a faster answer made it superfluous.
+    Abandoned(Duration),
+}
+
+impl Ledger {
+    /// All attempts so far, the oldest first; at most 32 are kept.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        self.lock().list.clone()
+    }
+
+    /// How many attempts were made so far.
+    pub fn len(&self) -> usize {
+        let entries = self.lock();
+        entries.list.len() + entries.beyond
+    }
+
+    /// Whether no attempt was made yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The nodes that were asked so far and did not answer well, in the order of the attempts.
+    pub fn failed_nodes(&self) -> Vec<SocketAddr> {
+        let failed = |attempt: &&Attempt| !matches!(attempt.outcome, Outcome::Succeeded(_));
+        self.lock().list.iter().filter(failed).filter_map(|attempt| attempt.node).collect()
+    }
+
+    /// The deadline that the request got when it entered its stack, the same for its prepare and its pages.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline.get().copied()
+    }
+
+    /// Fixes the deadline, unless it is fixed already.
+    pub(crate) fn fix_deadline(&self, at: Instant) {
+        let _ = self.deadline.set(at);
+    }
+
+    /// Opens an entry for an attempt that begins now.
+    pub(crate) fn begin(self: &Arc<Self>) -> AttemptGuard {
+        let started = Instant::now();
+        let mut entries = self.lock();
+        let index = if entries.list.len() < KEPT {
+            entries.list.push(Attempt { node: None, started, outcome: Outcome::Pending });
+            Some(entries.list.len() - 1)
+        } else {
+            entries.beyond += 1;
+            None
+        };
+        drop(entries);
+        let entry = Entry { ledger: Arc::clone(self), index };
+        AttemptGuard { entry: Arc::new(entry), started, ended: false }
+    }
+
+    // A panic while the lock is held leaves a list that is whole: every change is one push or one assignment.
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.lock();
+        for (index, attempt) in entries.list.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            attempt.fmt(f)?;
+        }
+        if entries.beyond > 0 {
+            write!(f, "; and {} more", entries.beyond)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.node {
+            Some(node) => write!(f, "{node} ")?,
+            None => f.write_str("no node ")?,
+        }
+        match self.outcome {
+            Outcome::Pending => write!(f, "has not answered yet"),
+            Outcome::Succeeded(after) => write!(f, "answered after {}", Rounded(after)),
+            Outcome::Failed(kind, after) => write!(f, "{kind} after {}", Rounded(after)),
+            Outcome::Abandoned(after) => write!(f, "abandoned after {}", Rounded(after)),
+        }
+    }
+}
+
+/// A duration in tenths of a millisecond, which is as much as a reader wants.
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}ms", self.0.as_secs_f64() * 1e3)
+    }
+}
+
+/// An attempt that is under way. If it is dropped before it has ended, the attempt was abandoned.
+#[derive(Debug)]
+pub(crate) struct AttemptGuard {
+    entry: Arc<Entry>,
+    started: Instant,
+    ended: bool,
+}
+
+/// The place of an attempt in its ledger. The driver tells it which node it asks.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    ledger: Arc<Ledger>,
+    index: Option<usize>,
+}
+
+impl Entry {
+    fn update(&self, change: impl FnOnce(&mut Attempt)) {
+        if let Some(index) = self.index
+            && let Some(attempt) = self.ledger.lock().list.get_mut(index)
+        {
+            change(attempt);
+        }
+    }
+}
+
+impl AttemptGuard {
+    /// What tells the entry which node the driver asks.
+    pub(crate) fn listener(&self) -> Arc<dyn HistoryListener> {
+        Arc::clone(&self.entry) as Arc<dyn HistoryListener>
+    }
+
+    /// The node that the driver asks, once it has chosen one.
+    pub(crate) fn node(&self) -> Option<SocketAddr> {
+        self.entry.index.and_then(|index| self.entry.ledger.lock().list.get(index)?.node)
+    }
+
+    /// Closes the entry.
+    pub(crate) fn end<T>(mut self, outcome: &Result<T, Error>) {
+        let after = self.started.elapsed();
+        let outcome = match outcome {
+            Ok(_) => Outcome::Succeeded(after),
+            Err(error) => Outcome::Failed(error.kind(), after),
+        };
+        self.ended = true;
+        self.entry.update(|attempt| attempt.outcome = outcome);
+    }
+}
+
+impl Drop for AttemptGuard {
+    fn drop(&mut self) {
+        if !self.ended {
+            let outcome = Outcome::Abandoned(self.started.elapsed());
+            self.entry.update(|attempt| attempt.outcome = outcome);
+        }
+    }
+}
+
+/// The driver walks on to another node when it has no connection to the one that it picked; what counts is the
+/// node that an attempt is really sent to.
+impl HistoryListener for Entry {
+    fn log_request_start(&self) -> RequestId {
+        RequestId(0)
+    }
+
+    fn log_request_success(&self, _: RequestId) {}
+
+    fn log_request_error(&self, _: RequestId, _: &RequestError) {}
+
+    fn log_new_speculative_fiber(&self, _: RequestId) -> SpeculativeId {
+        SpeculativeId(0)
+    }
+
+    fn log_attempt_start(&self, _: RequestId, _: Option<SpeculativeId>, node: SocketAddr) -> AttemptId {
+        self.update(|attempt| attempt.node = Some(node));
+        AttemptId(0)
+    }
+
+    fn log_attempt_success(&self, _: AttemptId) {}
+
+    fn log_attempt_error(&self, _: AttemptId, _: &RequestAttemptError, _: &RetryDecision) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(last: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, last], 9042))
+    }
+
+    #[test]
+    fn a_ledger_reads_as_the_story_of_a_request() {
+        let ledger = Arc::new(Ledger::default());
+        let dropped = ledger.begin();
+        dropped.entry.log_attempt_start(RequestId(0), None, node(2));
+        drop(dropped);
+        let failed = ledger.begin();
+        failed.entry.log_attempt_start(RequestId(0), None, node(3));
+        failed.end::<()>(&Err(Error::caller(ErrorKind::Syntax, "")));
+        let open = ledger.begin();
+
+        let text = ledger.to_string();
+        assert!(text.starts_with("127.0.0.2:9042 abandoned after 0.0ms; "), "{text}");
+        assert!(text.contains("127.0.0.3:9042 syntax after "), "{text}");
+        assert!(text.ends_with("no node has not answered yet"), "{text}");
+        assert_eq!(ledger.failed_nodes(), [node(2), node(3)]);
+        drop(open);
+    }
+
+    #[test]
+    fn a_ledger_is_bounded() {
+        let ledger = Arc::new(Ledger::default());
+        for _ in 0..100 {
+            ledger.begin().end(&Ok(()));
+        }
+        assert_eq!(ledger.len(), 100);
+        assert_eq!(ledger.attempts().len(), KEPT);
+        assert!(ledger.to_string().ends_with("; and 68 more"));
+    }
+
+    #[test]
+    fn the_deadline_is_fixed_once() {
+        let ledger = Ledger::default();
+        let now = Instant::now();
+        ledger.fix_deadline(now);
+        ledger.fix_deadline(now + Duration::from_secs(1));
+        assert_eq!(ledger.deadline(), Some(now));
+    }
+}

@@ -1,0 +1,270 @@
+//! What flows through a stack: one request, whatever the operation.
+//!
+//! A [`Request`] is owned, `Send + Sync`, and cheap to copy: its values are serialized once, when it is made, and
+//! its copies share them. It carries what the layers read (deadline, idempotence, priority) and the
+//! [`Ledger`] in which each attempt is noted.
+//!
+//! [`Client`](crate::Client) makes requests; whoever calls a stack without one makes them here:
+//!
+//! ```no_run
+//! use tower::{Service, ServiceExt};
+//! use tower_cassandra::{Cassandra, Request};
+//!
+//! # async fn example() -> Result<(), tower_cassandra::Error> {
+//! let mut cassandra = Cassandra::connect("127.0.0.1:9042").await?;
+//! let request = Request::text("SELECT release_version FROM system.local");
+//! let response = cassandra.ready().await?.call(request).await?;
+//! let (version,): (String,) = response.single_row()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod kind;
+mod options;
+mod row;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use palisade::{HasDeadline, HasPriority, Idempotence, Instant, Priority, Repeat, Why};
+use scylla::{
+    response::PagingState,
+    statement::{Consistency, SerialConsistency, batch, bound::BoundStatement},
+};
+
+pub use self::kind::Kind;
+pub(crate) use self::{
+    options::Options,
+    row::{CaptureColumns, Row},
+};
+use crate::{
+    idempotence::{self, Analysis},
+    ledger::Ledger,
+};
+
+/// One request to the cluster. See the [module](self) for more.
+#[derive(Clone)]
+pub struct Request {
+    pub(crate) operation: Operation,
+    pub(crate) options: Options,
+    kind: Kind,
+    idempotence: Idempotence,
+    deadline: Option<Instant>,
+    ledger: Arc<Ledger>,
+    // Whether it is a later step of an operation that has entered the stack already.
+    is_step: bool,
+}
+
+/// What is to be done. Every variant shares its data between copies.
+#[derive(Clone)]
+pub(crate) enum Operation {
+    Prepare { text: Arc<str> },
+    Text { text: Arc<str>, row: Option<Arc<Row>>, page: PagingState },
+    Bound { bound: Arc<BoundStatement>, page: PagingState },
+    Batch { batch: Arc<batch::Batch>, rows: Arc<[Row]> },
+}
+
+impl Request {
+    /// A statement as text, without values. It is not prepared.
+    pub fn text(text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        let statement = idempotence::analyze(&text);
+        Self::of_text(text, &statement)
+    }
+
+    pub(crate) fn of_text(text: Arc<str>, statement: &Analysis) -> Self {
+        Self::new(Operation::Text { text, row: None, page: PagingState::start() }, Kind::of(statement))
+            .with_idempotence(statement.idempotence())
+    }
+
+    /// A prepared statement with its values.
+    ///
+    /// Its retry policy, request timeout and idempotence flag are set aside, since all attempts belong to the
+    /// layers. A load balancing policy or an execution profile that the statement carries stays in force.
+    pub fn bound(bound: BoundStatement) -> Self {
+        let statement = idempotence::analyze(bound.prepared().get_statement());
+        let kind = Kind::of(&statement);
+        let columns = bound.prepared().get_variable_col_specs();
+        let verdict = idempotence::refine(&statement, columns.as_slice());
+        Self::new(Operation::Bound { bound: Arc::new(bound), page: PagingState::start() }, kind)
+            .with_idempotence(verdict.idempotence())
+    }
+
+    /// The preparation of a statement. Its response is [`Response::prepared`](crate::Response::prepared).
+    pub fn prepare(text: impl Into<Arc<str>>) -> Self {
+        Self::new(Operation::Prepare { text: text.into() }, Kind::Prepare).with_idempotence(Idempotence::Yes)
+    }
+
+    pub(crate) fn new(operation: Operation, kind: Kind) -> Self {
+        Self {
+            operation,
+            options: Options::default(),
+            kind,
+            idempotence: Idempotence::Unknown,
+            deadline: None,
+            ledger: Arc::default(),
+            is_step: false,
+        }
+    }
+
+    /// Sets whether the statement may be applied twice, in place of what its text says.
+    pub fn with_idempotence(mut self, idempotence: Idempotence) -> Self {
+        self.idempotence = idempotence;
+        self
+    }
+
+    /// Sets the consistency level, in place of the session's.
+    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
+        self.options.consistency = Some(consistency);
+        self
+    }
+
+    /// Sets the consistency level of the conditional part of a lightweight transaction, in place of the session's.
+    pub fn with_serial_consistency(mut self, consistency: SerialConsistency) -> Self {
+        self.options.serial_consistency = Some(consistency);
+        self
+    }
+
+    /// Sets how long the whole call may take, in place of what [`Timeouts`](crate::Timeouts) say.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the rows a page. Values below 1 count as 1.
+    pub fn with_page_size(mut self, rows: i32) -> Self {
+        self.options.page_size = Some(rows.max(1));
+        self
+    }
+
+    /// Sets the page to begin with, in place of the first: a [`Response::next_page`](crate::Response::next_page).
+    pub fn with_page(mut self, at: PagingState) -> Self {
+        match &mut self.operation {
+            Operation::Text { page, .. } | Operation::Bound { page, .. } => *page = at,
+            Operation::Prepare { .. } | Operation::Batch { .. } => {}
+        }
+        self
+    }
+
+    /// Asks the server for a trace. It is costly.
+    pub fn with_tracing(mut self, tracing: bool) -> Self {
+        self.options.tracing = tracing;
+        self
+    }
+
+    /// Sets the write's timestamp, in microseconds since 1970, the same for all attempts.
+    pub fn with_timestamp(mut self, microseconds: i64) -> Self {
+        self.options.timestamp = Some(microseconds);
+        self
+    }
+
+    /// Sets how important the request is.
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    pub(crate) fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Makes it a step of the operation that `ledger` belongs to. The first step counts, the others do not.
+    pub(crate) fn into_step_of(mut self, ledger: &Arc<Ledger>, first: bool) -> Self {
+        self.ledger = Arc::clone(ledger);
+        self.deadline = ledger.deadline();
+        self.is_step = !first;
+        self
+    }
+
+    /// What the statement does.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether the statement may be applied twice.
+    pub fn idempotence(&self) -> Idempotence {
+        self.idempotence
+    }
+
+    /// The consistency level, if it is not the session's.
+    pub fn consistency(&self) -> Option<Consistency> {
+        self.options.consistency
+    }
+
+    /// The time limit that the caller set for this request, in place of the stack's.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.options.timeout
+    }
+
+    /// The statement's text, or `None` for a batch.
+    pub fn statement(&self) -> Option<&str> {
+        match &self.operation {
+            Operation::Prepare { text } | Operation::Text { text, .. } => Some(text),
+            Operation::Bound { bound, .. } => Some(bound.prepared().get_statement()),
+            Operation::Batch { .. } => None,
+        }
+    }
+
+    /// The record of the request's attempts.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// The page that follows, of the same result.
+    pub(crate) fn next_page(&self, next: PagingState) -> Self {
+        let mut request = self.clone().with_page(next);
+        request.is_step = true;
+        request.deadline = self.ledger.deadline();
+        request
+    }
+}
+
+impl HasDeadline for Request {
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn shorten_deadline(&mut self, at: Instant) {
+        let at = self.deadline.map_or(at, |earlier| earlier.min(at));
+        self.deadline = Some(at);
+        // The outermost layer that sets a deadline sets it for all steps of the operation.
+        self.ledger.fix_deadline(at);
+    }
+}
+
+impl HasPriority for Request {
+    fn priority(&self) -> Priority {
+        self.options.priority
+    }
+}
+
+/// A copy shares the values and the ledger. A lightweight transaction is never hedged: two copies of it would
+/// contend for the same partition, and the loser's answer would be taken for the outcome.
+impl Repeat for Request {
+    fn repeat(&self, why: Why) -> Option<Self> {
+        let allowed = match why {
+            Why::Spare => true,
+            Why::Retry(class) => self.idempotence.permits(&class),
+            Why::Hedge => self.idempotence == Idempotence::Yes && self.kind != Kind::Transaction,
+            _ => false,
+        };
+        allowed.then(|| self.clone())
+    }
+
+    fn counts(&self) -> bool {
+        !self.is_step
+    }
+}
+
+/// Values are left out: they may be secret.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("kind", &self.kind)
+            .field("statement", &self.statement())
+            .field("idempotence", &self.idempotence)
+            .field("deadline", &self.deadline)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

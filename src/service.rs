@@ -1,0 +1,134 @@
+//! The leaf service: where a stack ends and the driver begins.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use scylla::client::session::Session;
+use tower::Service;
+
+use crate::{
+    connect::CassandraBuilder, error::Error, leaf, prepared::Statements, request::Request, response::Response,
+};
+
+/// A session with a cluster, as a [`tower::Service`].
+///
+/// It makes one attempt for each request, at a node of the driver's choice, and leaves everything else to layers.
+/// It is always ready. Clones are cheap and share the session.
+///
+/// Even without any layer, each call is bounded: by the request's deadline, and by the limits that
+/// [`CassandraBuilder`] documents. Dropping the future abandons the attempt; what was sent may still take effect.
+#[derive(Clone)]
+pub struct Cassandra {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) session: Arc<Session>,
+    pub(crate) statements: Arc<Statements>,
+    pub(crate) limits: Limits,
+}
+
+/// What bounds an attempt where nothing else does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) request: Duration,
+    pub(crate) schema: Duration,
+    pub(crate) prepare: Duration,
+    pub(crate) await_agreement: bool,
+    pub(crate) statements: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(30),
+            schema: Duration::from_secs(60),
+            prepare: Duration::from_secs(30),
+            await_agreement: true,
+            statements: 1_024,
+        }
+    }
+}
+
+impl Cassandra {
+    /// Connects to the cluster that has a node at `contact_point` (`host` or `host:port`), with default settings.
+    ///
+    /// # Errors
+    ///
+    /// See [`CassandraBuilder::connect`].
+    pub async fn connect(contact_point: impl Into<String>) -> Result<Self, Error> {
+        Self::builder().contact_point(contact_point).connect().await
+    }
+
+    /// Settings for a new session.
+    pub fn builder() -> CassandraBuilder {
+        CassandraBuilder::new()
+    }
+
+    /// Uses a session that exists already.
+    ///
+    /// Its retry policy, speculative execution and request timeout are set aside for requests that come this way,
+    /// since all attempts belong to the layers. Its load balancing and its consistency levels stay.
+    pub fn from_session(session: impl Into<Arc<Session>>) -> Self {
+        Self::new(session.into(), Limits::default())
+    }
+
+    pub(crate) fn new(session: Arc<Session>, limits: Limits) -> Self {
+        let statements = Statements::new(Arc::clone(&session), limits.statements, limits.prepare);
+        Self { shared: Arc::new(Shared { session, statements: Arc::new(statements), limits }) }
+    }
+
+    /// The driver's session, for what this crate does not cover.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.shared.session
+    }
+}
+
+impl Service<Request> for Cassandra {
+    type Response = Response;
+    type Error = Error;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> ResponseFuture {
+        ResponseFuture { attempt: Box::pin(leaf::attempt(Arc::clone(&self.shared), request)) }
+    }
+}
+
+impl fmt::Debug for Cassandra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cassandra")
+            .field("session", &self.shared.session.session_id())
+            .field("limits", &self.shared.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of a [`Cassandra`] call.
+///
+/// The driver's futures take some kilobytes. Boxed here, once, they are not moved through every layer.
+pub struct ResponseFuture {
+    attempt: Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>,
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.attempt.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}
