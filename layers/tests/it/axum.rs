@@ -1,0 +1,108 @@
+//! The layers under an axum router: its routes never fail, so refusals have to become answers.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, routing::get};
+use http::{Method, Request, StatusCode};
+use palisade::{
+    DeadlineLayer, Rejection, RetryLayer, TimeoutLayer, TimeoutScope, box_errors, respond, status,
+};
+use tokio::sync::Notify;
+use tower::{
+    ServiceBuilder, ServiceExt, buffer::BufferLayer, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer,
+};
+
+fn request(path: &str) -> Request<Body> {
+    Request::builder().method(Method::GET).uri(path).body(Body::empty()).unwrap()
+}
+
+/// What a test does with a request that is held.
+#[derive(Clone, Default)]
+struct Held {
+    entered: Arc<Notify>,
+    release: Arc<Notify>,
+}
+
+fn router(held: Held) -> Router {
+    Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/hangs", get(std::future::pending::<&'static str>))
+        .route(
+            "/held",
+            get(move || async move {
+                held.entered.notify_one();
+                held.release.notified().await;
+            }),
+        )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_answers_refusals_with_503_or_504() {
+    let app = router(Held::default()).layer(
+        ServiceBuilder::new()
+            .layer(respond())
+            .layer(DeadlineLayer::new(Duration::from_secs(2)))
+            .layer(TimeoutLayer::new(Duration::from_millis(500)))
+            .layer(box_errors()),
+    );
+    assert_eq!(app.clone().oneshot(request("/")).await.unwrap().status(), StatusCode::OK);
+    let hung = app.oneshot(request("/hangs")).await.unwrap();
+    let rejection = Rejection::timed_out(TimeoutScope::Attempt, Duration::from_millis(500));
+    assert_eq!(hung.status(), status(&rejection));
+    let body = axum::body::to_bytes(hung.into_body(), 1_024).await.unwrap();
+    assert_eq!(body, rejection.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_load_shedding_is_answered_too() {
+    let held = Held::default();
+    let app = router(held.clone()).layer(
+        ServiceBuilder::new()
+            .layer(respond())
+            .layer(DeadlineLayer::new(Duration::from_secs(2)))
+            .layer(BufferLayer::new(1))
+            .layer(LoadShedLayer::new())
+            .layer(ConcurrencyLimitLayer::new(1)),
+    );
+    // Makes the layers' services now and not anew for each request, as axum does when it serves.
+    let app: Router = app.with_state(());
+    let first = tokio::spawn(app.clone().oneshot(request("/held")));
+    held.entered.notified().await;
+    let second = app.oneshot(request("/held")).await.unwrap();
+    assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
+    held.release.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+/// A client stack over `http::Request` with a body that can be sent twice.
+#[tokio::test(start_paused = true)]
+async fn an_http_client_stack_repeats_by_method() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use palisade::Downcast;
+    use tower::{BoxError, service_fn};
+
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let upstream = service_fn(move |_: Request<String>| {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if number.is_multiple_of(2) {
+                Err::<http::Response<String>, BoxError>("reset".into())
+            } else {
+                Ok(http::Response::default())
+            }
+        }
+    });
+    let client = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(Duration::from_secs(2)))
+        .layer(RetryLayer::builder().classifier(Downcast::<Rejection>::new()).build().unwrap())
+        .service(upstream);
+    let send = async |method: Method| {
+        let request = Request::builder().method(method).body("body".to_owned()).unwrap();
+        client.clone().oneshot(request).await.is_ok()
+    };
+    assert!(send(Method::PUT).await, "what is idempotent is sent again");
+    assert!(!send(Method::POST).await, "what is not is left alone");
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}

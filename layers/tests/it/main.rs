@@ -1,0 +1,11 @@
+//! The layers around services that do what a test tells them, on a clock that a test moves.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod axum;
+mod composition;
+mod contract;
+mod deadline;
+mod leaf;
+mod metrics;
+mod retry;
+mod timeout;
