@@ -73,12 +73,9 @@ impl Error {
         self.0.class.effect() != Effect::NotApplied
     }
 
-    /// The refusal of a layer, if that is what this is.
-    pub fn rejection(&self) -> Option<&Rejection> {
-        match &self.0.cause {
-            Cause::Rejection(rejection) => Some(rejection),
-            _ => None,
-        }
+    /// The refusal of a layer, of this crate's or of tower's, if that is what this is.
+    pub fn rejection(&self) -> Option<Rejection> {
+        Rejection::find(self)
     }
 
     /// The nodes that were asked on behalf of the request, and how each attempt ended.
@@ -236,8 +233,8 @@ impl From<Contradiction> for Error {
 }
 
 impl From<BoxError> for Error {
-    /// Takes the error that is in the box. Where that is not ours, but a refusal is found among its sources, the
-    /// result is that refusal; anything else is of kind [`Other`](ErrorKind::Other).
+    /// Takes the error that is in the box. Where that is not ours, but one of ours or a refusal is found among its
+    /// sources, the result means what that means; anything else is of kind [`Other`](ErrorKind::Other).
     fn from(boxed: BoxError) -> Self {
         match boxed.downcast::<Self>() {
             Ok(error) => *error,
