@@ -1,0 +1,273 @@
+//! What people do all day.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use palisade::{DeadlineLayer, RetryLayer, TimeoutLayer};
+use scylla::{
+    DeserializeRow, SerializeRow,
+    client::session_builder::SessionBuilder,
+    statement::{Consistency, SerialConsistency},
+    value::{Counter, CqlTimestamp, Row},
+};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_cassandra::{Batch, BoxClient, Cassandra, Client, ErrorKind, Kind, Request, Statement, Timeouts};
+
+use crate::cluster::{client_with_table, session, shared};
+
+#[tokio::test]
+async fn rows_are_read_as_the_types_that_the_caller_names() {
+    let Some(client) = client_with_table("users", "id bigint PRIMARY KEY, name text, born timestamp").await
+    else {
+        return;
+    };
+    #[derive(Debug, PartialEq, DeserializeRow, SerializeRow)]
+    struct User {
+        id: i64,
+        name: Option<String>,
+        born: CqlTimestamp,
+    }
+    let ada = User { id: 7, name: Some("ada".to_owned()), born: CqlTimestamp(-4_866_912_000_000) };
+    client.execute("INSERT INTO users (id, name, born) VALUES (?, ?, ?)", &ada).await.unwrap();
+
+    let found = client.execute("SELECT id, name, born FROM users WHERE id = ?", (7_i64,)).await.unwrap();
+    assert!(found.is_rows());
+    assert_eq!(found.rows_num(), 1);
+    assert_eq!(found.single_row::<User>().unwrap(), ada);
+    let (id, name, _): (i64, &str, CqlTimestamp) = found.single_row().unwrap();
+    assert_eq!((id, name), (7, "ada"));
+    assert_eq!(found.columns().unwrap().get_by_name("name").unwrap().0, 1);
+    assert_eq!(found.first::<Row>().unwrap().unwrap().columns.len(), 3);
+    assert!(found.node().is_some());
+    assert!(found.coordinator().is_some());
+    assert!(found.next_page().is_none());
+
+    let wrong = found.single_row::<(i64,)>().unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Rows);
+}
+
+#[tokio::test]
+async fn helpers_say_how_many_rows_they_expected() {
+    let Some(client) = client_with_table("numbers", "k int, n int, PRIMARY KEY (k, n)").await else { return };
+    for n in 0..3 {
+        client.execute("INSERT INTO numbers (k, n) VALUES (1, ?)", (n,)).await.unwrap();
+    }
+    let select = "SELECT n FROM numbers WHERE k = ?";
+    let (none, three) =
+        (client.execute(select, (0,)).await.unwrap(), client.execute(select, (1,)).await.unwrap());
+    assert_eq!(none.maybe_row::<(i32,)>().unwrap(), None);
+    assert_eq!(none.first::<(i32,)>().unwrap(), None);
+    assert_eq!(three.first::<(i32,)>().unwrap(), Some((0,)));
+    let all: Vec<i32> = three.rows::<(i32,)>().unwrap().map(|row| row.unwrap().0).collect();
+    assert_eq!(all, [0, 1, 2]);
+    assert_eq!(
+        none.single_row::<(i32,)>().unwrap_err().to_string(),
+        "one row was expected, and there is none"
+    );
+    assert_eq!(
+        three.maybe_row::<(i32,)>().unwrap_err().to_string(),
+        "at most one row was expected, and there are 3"
+    );
+    let write = client.execute("DELETE FROM numbers WHERE k = ?", (9,)).await.unwrap();
+    assert!(!write.is_rows());
+    assert_eq!(write.rows::<(i32,)>().err().unwrap().kind(), ErrorKind::Rows);
+    assert!(write.applied().is_err());
+}
+
+#[tokio::test]
+async fn a_lightweight_transaction_says_whether_it_was_applied() {
+    let Some(client) = client_with_table("accounts", "id int PRIMARY KEY, owner text").await else { return };
+    let insert = Statement::new("INSERT INTO accounts (id, owner) VALUES (?, ?) IF NOT EXISTS")
+        .serial_consistency(SerialConsistency::LocalSerial);
+    assert!(client.execute(insert.clone(), (1, "ada")).await.unwrap().applied().unwrap());
+    let second = client.execute(insert, (1, "bob")).await.unwrap();
+    assert!(!second.applied().unwrap());
+    // The row that stood in the way comes back.
+    let (_, _, owner): (bool, i32, String) = second.single_row().unwrap();
+    assert_eq!(owner, "ada");
+}
+
+#[tokio::test]
+async fn a_result_is_read_to_its_end_or_page_by_page() {
+    let Some(client) = client_with_table("pages", "k int, n int, PRIMARY KEY (k, n)").await else { return };
+    let insert = "INSERT INTO pages (k, n) VALUES (1, ?)";
+    for n in 0..25 {
+        client.execute(insert, (n,)).await.unwrap();
+    }
+    let select = || Statement::new("SELECT n FROM pages WHERE k = ?").page_size(10);
+    assert_eq!(client.execute(select(), (1,)).await.unwrap().rows_num(), 25);
+
+    let mut sizes = Vec::new();
+    let mut next = None;
+    loop {
+        let page = client.execute_page(select(), (1,), next).await.unwrap();
+        sizes.push(page.rows_num());
+        next = page.next_page().cloned();
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [10, 10, 5]);
+
+    let error = client.execute(select().max_pages(2), (1,)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyPages);
+    assert!(error.to_string().contains("`execute_page`"), "{error}");
+    assert_eq!(client.query("SELECT n FROM pages").await.unwrap().rows_num(), 25);
+}
+
+#[tokio::test]
+async fn a_batch_writes_all_its_members() {
+    let Some(client) = client_with_table("batched", "k int PRIMARY KEY, v text").await else { return };
+    let insert = "INSERT INTO batched (k, v) VALUES (?, ?)";
+    let batch = Batch::logged()
+        .with(insert, (1, "one"))
+        .with(insert, (2, None::<&str>))
+        .with("UPDATE batched SET v = 'three' WHERE k = 3", ());
+    client.batch(batch).await.unwrap();
+    let rows = client.query("SELECT k, v FROM batched").await.unwrap();
+    let mut rows: Vec<(i32, Option<String>)> = rows.rows().unwrap().map(Result::unwrap).collect();
+    rows.sort();
+    assert_eq!(rows, [(1, Some("one".into())), (2, None), (3, Some("three".into()))]);
+
+    let empty = client.batch(Batch::unlogged()).await.unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Values);
+}
+
+#[tokio::test]
+async fn counters_count_in_single_statements_and_in_batches() {
+    let Some(client) = client_with_table("clicks", "page text PRIMARY KEY, n counter").await else { return };
+    let click = "UPDATE clicks SET n = n + ? WHERE page = ?";
+    client.execute(click, (Counter(2), "home")).await.unwrap();
+    client.batch(Batch::counter().with(click, (Counter(3), "home"))).await.unwrap();
+    let found = client.execute("SELECT n FROM clicks WHERE page = ?", ("home",)).await.unwrap();
+    assert_eq!(found.single_row::<(Counter,)>().unwrap().0.0, 5);
+}
+
+#[tokio::test]
+async fn options_of_a_statement_reach_the_server() {
+    let Some(client) = client_with_table("options", "k int PRIMARY KEY, v int").await else { return };
+    let write = Statement::new("INSERT INTO options (k, v) VALUES (?, ?)")
+        .consistency(Consistency::One)
+        .timestamp(42)
+        .tracing(true)
+        .timeout(Duration::from_secs(10));
+    let written = client.execute(write, (1, 1)).await.unwrap();
+    assert_eq!(written.tracing_ids().len(), 1);
+    let found = client.query("SELECT writetime(v) FROM options WHERE k = 1").await.unwrap();
+    assert_eq!(found.single_row::<(i64,)>().unwrap().0, 42);
+    // A consistency level that one node cannot serve shows that the level is sent.
+    let error = client
+        .execute(Statement::new("SELECT v FROM options WHERE k = ?").consistency(Consistency::Three), (1,))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!error.may_have_been_applied());
+}
+
+#[tokio::test]
+async fn a_write_gets_its_timestamp_here_unless_that_is_switched_off() {
+    let Some(client) = client_with_table("stamped", "k int PRIMARY KEY, v int, l list<int>").await else {
+        return;
+    };
+    let now = || i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap();
+    let written = async |client: &Client<Cassandra>, cql: &str, column: &str| {
+        client.execute(cql, ()).await.unwrap();
+        let found =
+            client.query(format!("SELECT writetime({column}) FROM stamped WHERE k = 1")).await.unwrap();
+        found.single_row::<(i64,)>().unwrap().0
+    };
+    let before = now();
+    let at = written(&client, "INSERT INTO stamped (k, v) VALUES (1, 1)", "v").await;
+    assert!((before..=now()).contains(&at));
+
+    // The client's clock is one that never stands still: two writes never share a timestamp.
+    let again = written(&client, "INSERT INTO stamped (k, v) VALUES (1, 2)", "v").await;
+    assert!(again > at);
+    let off = client.clone().client_timestamps(false);
+    let later = written(&off, "INSERT INTO stamped (k, v) VALUES (1, 3)", "v").await;
+    assert!(later > again);
+}
+
+#[tokio::test]
+async fn a_box_client_does_the_same_without_type_parameters() {
+    let Some(client) = client_with_table("boxed", "k int PRIMARY KEY").await else { return };
+    let boxed: BoxClient = client.boxed();
+    boxed.execute("INSERT INTO boxed (k) VALUES (?)", (1,)).await.unwrap();
+    let clone = boxed.clone();
+    let found = tokio::spawn(async move { clone.query("SELECT k FROM boxed").await }).await.unwrap();
+    assert_eq!(found.unwrap().rows_num(), 1);
+}
+
+#[tokio::test]
+async fn a_session_of_the_callers_own_can_be_used() {
+    let Some(points) = shared() else { return };
+    let session = SessionBuilder::new().known_nodes(points).build().await.unwrap();
+    let session = Arc::new(session);
+    let client = Client::new(Cassandra::from_session(Arc::clone(&session)));
+    let found = client.execute("SELECT key FROM system.local WHERE key = ?", ("local",)).await.unwrap();
+    assert_eq!(found.single_row::<(String,)>().unwrap().0, "local");
+    assert!(Arc::ptr_eq(client.stack().session(), &session));
+}
+
+#[tokio::test]
+async fn a_stack_can_be_called_without_a_client() {
+    let Some(mut cassandra) = session().await else { return };
+    let request = Request::text("SELECT key FROM system.local").with_consistency(Consistency::One);
+    assert_eq!(request.kind(), Kind::Read);
+    let response = cassandra.ready().await.unwrap().call(request).await.unwrap();
+    assert_eq!(response.single_row::<(String,)>().unwrap().0, "local");
+
+    let prepare = Request::prepare("SELECT key FROM system.local WHERE key = ?");
+    let response = cassandra.ready().await.unwrap().call(prepare).await.unwrap();
+    assert_eq!(response.prepared().unwrap().columns().len(), 1);
+}
+
+#[tokio::test]
+async fn the_recommended_stack_serves_every_operation() {
+    let Some(cassandra) = session().await else { return };
+    crate::cluster::create_table(&Client::new(cassandra.clone()), "stacked", "k int PRIMARY KEY, v int")
+        .await;
+    let client = Client::new(
+        ServiceBuilder::new()
+            .layer(DeadlineLayer::new(Timeouts::total(Duration::from_secs(5))))
+            .layer(RetryLayer::default())
+            .layer(TimeoutLayer::new(Timeouts::attempt(Duration::from_secs(2))))
+            .service(cassandra),
+    );
+    client.query("ALTER TABLE stacked ADD w int").await.unwrap();
+    client.execute("INSERT INTO stacked (k, v) VALUES (?, ?)", (1, 1)).await.unwrap();
+    client.batch(Batch::unlogged().with("DELETE FROM stacked WHERE k = ?", (1,))).await.unwrap();
+    client.prepare("SELECT v FROM stacked WHERE k = ?").await.unwrap();
+    assert_eq!(client.execute("SELECT v FROM stacked WHERE k = ?", (1,)).await.unwrap().rows_num(), 0);
+    client.query("TRUNCATE stacked").await.unwrap();
+}
+
+/// A server's statement ids change with the schema; nobody should notice.
+#[tokio::test]
+async fn statements_survive_a_change_of_the_schema() {
+    let Some(client) = client_with_table("changing", "k int PRIMARY KEY, v int").await else { return };
+    let select = "SELECT * FROM changing WHERE k = ?";
+    client.execute("INSERT INTO changing (k, v) VALUES (?, ?)", (1, 2)).await.unwrap();
+    assert_eq!(client.execute(select, (1,)).await.unwrap().columns().unwrap().len(), 2);
+    client.query("ALTER TABLE changing ADD w int").await.unwrap();
+    assert_eq!(client.execute(select, (1,)).await.unwrap().columns().unwrap().len(), 3);
+    client.query("DROP TABLE changing").await.unwrap();
+    assert_eq!(client.execute(select, (1,)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    client.query("CREATE TABLE changing (k int PRIMARY KEY, other text)").await.unwrap();
+    let found = client.execute(select, (1,)).await.unwrap();
+    assert_eq!(found.columns().unwrap().get_by_index(1).unwrap().name(), "other");
+}
+
+#[tokio::test]
+async fn statements_are_kept_by_text_and_keyspace() {
+    let Some(client) = client_with_table("here", "k int PRIMARY KEY").await else { return };
+    client.execute("INSERT INTO here (k) VALUES (?)", (1,)).await.unwrap();
+    crate::cluster::create_keyspace(&client, "elsewhere", 1).await;
+    client.query("CREATE TABLE IF NOT EXISTS elsewhere.here (k int PRIMARY KEY)").await.unwrap();
+    let count = "SELECT k FROM here";
+    assert_eq!(client.execute(count, ()).await.unwrap().rows_num(), 1);
+    client.stack().session().use_keyspace("elsewhere", true).await.unwrap();
+    assert_eq!(client.execute(count, ()).await.unwrap().rows_num(), 0);
+}

@@ -1,0 +1,134 @@
+//! The clusters that tests run against: one to share, one to break, one that is locked.
+
+use std::{
+    env,
+    fmt::Display,
+    sync::{LazyLock, Once},
+    time::Duration,
+};
+
+use cassandra_cluster::{Cluster, State, Tls};
+use tokio::sync::{Mutex, MutexGuard};
+use tower_cassandra::{Cassandra, CassandraBuilder, Client};
+
+/// The keyspace of the functional tests.
+pub(crate) const KEYSPACE: &str = "it";
+
+/// Says why tests do not run here. Where nothing may be left out, as under `CI`, that is a failure.
+fn skip<T>(why: impl Display) -> Option<T> {
+    assert!(env::var_os("CI").is_none(), "the tests cannot run: {why}");
+    println!("NOT RUN: {why}");
+    None
+}
+
+fn start(describe: impl FnOnce() -> cassandra_cluster::Builder) -> Option<Cluster> {
+    if let Err(missing) = cassandra_cluster::requirements() {
+        return skip(missing);
+    }
+    Some(describe().start().unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// Where the functional tests' cluster is: the user's, or one of our own that lives as long as this process.
+pub(crate) fn shared() -> Option<Vec<String>> {
+    static OWN: LazyLock<Option<Cluster>> = LazyLock::new(|| start(Cluster::builder));
+    cassandra_cluster::external().or_else(|| {
+        let points = OWN.as_ref()?.contact_points();
+        Some(points.iter().map(ToString::to_string).collect())
+    })
+}
+
+/// Settings for a session with the functional tests' cluster.
+pub(crate) fn settings() -> Option<CassandraBuilder> {
+    Some(Cassandra::builder().contact_points(shared()?))
+}
+
+/// A session with the functional tests' cluster, in their keyspace.
+pub(crate) async fn session() -> Option<Cassandra> {
+    static CREATED: Once = Once::new();
+    static CREATING: Mutex<()> = Mutex::const_new(());
+    let settings = settings()?;
+    let turn = CREATING.lock().await;
+    if !CREATED.is_completed() {
+        let client = Client::new(settings.clone().connect().await.unwrap());
+        create_keyspace(&client, KEYSPACE, 1).await;
+        CREATED.call_once(|| {});
+    }
+    drop(turn);
+    Some(settings.keyspace(KEYSPACE).connect().await.unwrap())
+}
+
+/// A client of the functional tests' cluster without any layer, with a table that was made with this definition.
+pub(crate) async fn client_with_table(table: &str, definition: &str) -> Option<Client<Cassandra>> {
+    let client = Client::new(session().await?);
+    create_table(&client, table, definition).await;
+    Some(client)
+}
+
+pub(crate) async fn create_table(client: &Client<Cassandra>, table: &str, definition: &str) {
+    client.query(format!("DROP TABLE IF EXISTS {table}")).await.unwrap();
+    client.query(format!("CREATE TABLE {table} ({definition})")).await.unwrap();
+}
+
+pub(crate) async fn create_keyspace(client: &Client<Cassandra>, keyspace: &str, replicas: usize) {
+    let cql = format!(
+        "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = \
+         {{'class': 'SimpleStrategy', 'replication_factor': {replicas}}}"
+    );
+    client.query(cql).await.unwrap();
+}
+
+/// Three nodes that a test may do anything to, while it has its turn.
+pub(crate) struct Ring {
+    pub(crate) cluster: &'static Cluster,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Waits for its turn, and makes every node whole again that the test before has left broken.
+pub(crate) async fn ring() -> Option<Ring> {
+    static RING: LazyLock<Option<Cluster>> =
+        LazyLock::new(|| start(|| Cluster::builder().datacenter("dc1", 3)));
+    static TURN: Mutex<()> = Mutex::const_new(());
+    if cassandra_cluster::external().is_some() {
+        println!("NOT RUN: faults are made in a cluster of our own only; unset CASSANDRA_CONTACT_POINTS");
+        return None;
+    }
+    let turn = TURN.lock().await;
+    let cluster = RING.as_ref()?;
+    for node in 1..=cluster.size() {
+        if cluster.is_paused(node) {
+            cluster.resume(node).unwrap();
+        }
+        cluster.start_node(node).unwrap();
+    }
+    for node in 1..=cluster.size() {
+        cluster.wait_for(node, State::Up, Duration::from_secs(90)).unwrap();
+    }
+    Some(Ring { cluster, _turn: turn })
+}
+
+impl Ring {
+    pub(crate) fn settings(&self) -> CassandraBuilder {
+        Cassandra::builder().contact_points(self.cluster.contact_points().iter().map(ToString::to_string))
+    }
+
+    /// A session with all three nodes, and a table `faults.t` of which each has all rows.
+    pub(crate) async fn session(&self) -> Cassandra {
+        let cassandra = self.settings().connect().await.unwrap();
+        let client = Client::new(cassandra.clone());
+        create_keyspace(&client, "faults", 3).await;
+        client.query("CREATE TABLE IF NOT EXISTS faults.t (k int PRIMARY KEY, v int)").await.unwrap();
+        client.query("CREATE TABLE IF NOT EXISTS faults.c (k int PRIMARY KEY, c counter)").await.unwrap();
+        cassandra
+    }
+}
+
+/// One node that wants a password and encryption.
+pub(crate) fn locked() -> Option<&'static Cluster> {
+    static LOCKED: LazyLock<Option<Cluster>> =
+        LazyLock::new(|| start(|| Cluster::builder().auth(true).tls(Tls::Required)));
+    if cassandra_cluster::external().is_some() {
+        println!("NOT RUN: logins are tried in a cluster of our own only; unset CASSANDRA_CONTACT_POINTS");
+        return None;
+    }
+    LOCKED.as_ref()
+}

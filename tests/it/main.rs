@@ -1,0 +1,12 @@
+//! The crate against a real Cassandra.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod client;
+mod cluster;
+mod composition;
+mod connect;
+mod faults;
+mod idempotence;
+mod prepared;
+mod proxy;
