@@ -40,6 +40,7 @@ use crate::{
 /// | `prepare_timeout` | duration of a preparation on all nodes, in the background | 30 s |
 /// | `schema_agreement` | whether a schema change waits for the nodes' agreement | yes |
 /// | `prepared_statements` | statements kept | 1,024 |
+/// | `driver` | any other setting of the driver | the driver's |
 #[derive(Clone, Debug)]
 pub struct CassandraBuilder {
     contact_points: Vec<String>,
@@ -55,6 +56,17 @@ pub struct CassandraBuilder {
     connect_timeout: Duration,
     connect_attempts: u32,
     limits: Limits,
+    driver: Option<DriverSettings>,
+}
+
+/// What the caller changes at the driver's own settings.
+#[derive(Clone)]
+struct DriverSettings(Arc<dyn Fn(SessionBuilder) -> SessionBuilder + Send + Sync>);
+
+impl std::fmt::Debug for DriverSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DriverSettings")
+    }
 }
 
 #[derive(Clone)]
@@ -88,6 +100,7 @@ impl CassandraBuilder {
             connect_timeout: Duration::from_secs(10),
             connect_attempts: 3,
             limits: Limits::default(),
+            driver: None,
         }
     }
 
@@ -192,6 +205,28 @@ impl CassandraBuilder {
     /// How many prepared statements are kept.
     pub fn prepared_statements(mut self, statements: usize) -> Self {
         self.limits.statements = statements;
+        self
+    }
+
+    /// Changes settings of the driver that have no method here: address translation, keepalive, a host filter.
+    ///
+    /// It is applied last. What it does to retries, speculative execution or the request timeout has no effect,
+    /// since all attempts belong to the layers.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_cassandra::Cassandra;
+    ///
+    /// let builder = Cassandra::builder()
+    ///     .contact_point("10.0.0.1")
+    ///     .driver(|session| session.keepalive_interval(Duration::from_secs(10)));
+    /// # let _ = builder;
+    /// ```
+    pub fn driver(
+        mut self,
+        change: impl Fn(SessionBuilder) -> SessionBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.driver = Some(DriverSettings(Arc::new(change)));
         self
     }
 
@@ -309,7 +344,10 @@ impl CassandraBuilder {
         if let Some(tls) = &self.tls {
             builder = builder.tls_context(Some(tls.context()));
         }
-        builder
+        match &self.driver {
+            Some(DriverSettings(change)) => change(builder),
+            None => builder,
+        }
     }
 
     /// The layers own every attempt: no retries, no speculative execution, no time limit in the driver.

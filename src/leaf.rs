@@ -33,7 +33,7 @@ pub(crate) async fn attempt(shared: Arc<Shared>, request: Request) -> Result<Res
     );
     let record = span.clone();
     async move {
-        let attempt = request.ledger().begin();
+        let attempt = request.ledger().begin(request.kind());
         let outcome = within_limit(&shared, &request, &attempt).await;
         if !record.is_disabled() {
             if let Some(node) = attempt.node() {
@@ -50,6 +50,10 @@ pub(crate) async fn attempt(shared: Arc<Shared>, request: Request) -> Result<Res
     .await
 }
 
+/// How much later than a layer the leaf enforces a deadline. Who set the deadline should be the one that speaks, and
+/// counts; the leaf speaks where nobody else does.
+const GRACE: Duration = Duration::from_millis(10);
+
 /// Nothing is waited for without a limit, even in a stack without a deadline or a timeout.
 async fn within_limit(
     shared: &Arc<Shared>,
@@ -62,11 +66,11 @@ async fn within_limit(
     };
     let now = Instant::now();
     let left = request.deadline().map(|deadline| deadline.saturating_duration_since(now));
-    let (scope, limit) = match left {
-        Some(left) if left <= longest => (TimeoutScope::Total, left),
-        _ => (TimeoutScope::Attempt, longest),
+    let (scope, limit, wait) = match left {
+        Some(left) if left <= longest => (TimeoutScope::Total, left, left + GRACE),
+        _ => (TimeoutScope::Attempt, longest, longest),
     };
-    match timeout(limit, send(shared, request, attempt)).await {
+    match timeout(wait, send(shared, request, attempt)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Rejection::timed_out(scope, limit).into()),
     }

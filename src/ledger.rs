@@ -28,7 +28,10 @@ use scylla::{
 };
 
 pub use self::layer::{LedgerFuture, LedgerLayer, LedgerService};
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    request::Kind,
+};
 
 /// A ledger keeps the first and the last attempts, and this many in all.
 const KEPT: usize = 32;
@@ -51,7 +54,10 @@ struct Entries {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// The node that was asked, or `None` while no connection to one had been found.
+    /// What was asked for. An operation can take several steps: a preparation, then each page.
+    pub kind: Kind,
+    /// The node that was asked. `None` while no connection to one had been found, and for a preparation, which all
+    /// nodes are asked for.
     pub node: Option<SocketAddr>,
     /// When the attempt began.
     pub started: Instant,
@@ -107,11 +113,11 @@ impl Ledger {
     }
 
     /// Opens an entry for an attempt that begins now.
-    pub(crate) fn begin(self: &Arc<Self>) -> AttemptGuard {
+    pub(crate) fn begin(self: &Arc<Self>, kind: Kind) -> AttemptGuard {
         let started = Instant::now();
         let mut entries = self.lock();
         let index = if entries.list.len() < KEPT {
-            entries.list.push(Attempt { node: None, started, outcome: Outcome::Pending });
+            entries.list.push(Attempt { kind, node: None, started, outcome: Outcome::Pending });
             Some(entries.list.len() - 1)
         } else {
             entries.beyond += 1;
@@ -148,7 +154,11 @@ impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.node {
             Some(node) => write!(f, "{node} ")?,
+            None if self.kind == Kind::Prepare => f.write_str("every node ")?,
             None => f.write_str("no node ")?,
+        }
+        if self.kind == Kind::Prepare {
+            f.write_str("(prepare) ")?;
         }
         match self.outcome {
             Outcome::Pending => write!(f, "has not answered yet"),
@@ -261,16 +271,19 @@ mod tests {
     #[test]
     fn a_ledger_reads_as_the_story_of_a_request() {
         let ledger = Arc::new(Ledger::default());
-        let dropped = ledger.begin();
+        let all = ledger.begin(Kind::Prepare);
+        all.end(&Ok(()));
+        let dropped = ledger.begin(Kind::Read);
         dropped.entry.log_attempt_start(RequestId(0), None, node(2));
         drop(dropped);
-        let failed = ledger.begin();
+        let failed = ledger.begin(Kind::Read);
         failed.entry.log_attempt_start(RequestId(0), None, node(3));
         failed.end::<()>(&Err(Error::caller(ErrorKind::Syntax, "")));
-        let open = ledger.begin();
+        let open = ledger.begin(Kind::Read);
 
         let text = ledger.to_string();
-        assert!(text.starts_with("127.0.0.2:9042 abandoned after 0.0ms; "), "{text}");
+        assert!(text.starts_with("every node (prepare) answered after "), "{text}");
+        assert!(text.contains("; 127.0.0.2:9042 abandoned after "), "{text}");
         assert!(text.contains("127.0.0.3:9042 syntax after "), "{text}");
         assert!(text.ends_with("no node has not answered yet"), "{text}");
         assert_eq!(ledger.failed_nodes(), [node(2), node(3)]);
@@ -281,7 +294,7 @@ mod tests {
     fn a_ledger_is_bounded() {
         let ledger = Arc::new(Ledger::default());
         for _ in 0..100 {
-            ledger.begin().end(&Ok(()));
+            ledger.begin(Kind::Read).end(&Ok(()));
         }
         assert_eq!(ledger.len(), 100);
         assert_eq!(ledger.attempts().len(), KEPT);

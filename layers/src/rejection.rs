@@ -164,7 +164,7 @@ impl fmt::Display for Rejection {
                     TimeoutScope::Attempt => "the attempt timed out",
                     TimeoutScope::Queue => "the wait for a place timed out",
                 })?;
-                limit.map_or(Ok(()), |limit| write!(f, " after {limit:?}"))
+                limit.map_or(Ok(()), |limit| write!(f, " after {:?}", rounded(limit)))
             }
             Self::CircuitOpen { retry_after } => after(f, "the circuit is open", *retry_after),
             Self::RateLimited { retry_after } => after(f, "the rate limit is exhausted", *retry_after),
@@ -178,7 +178,14 @@ impl fmt::Display for Rejection {
 
 fn after(f: &mut fmt::Formatter<'_>, what: &str, retry_after: Option<Duration>) -> fmt::Result {
     f.write_str(what)?;
-    retry_after.map_or(Ok(()), |wait| write!(f, ", try again after {wait:?}"))
+    retry_after.map_or(Ok(()), |wait| write!(f, ", try again after {:?}", rounded(wait)))
+}
+
+/// To three or four digits, which is as much as a reader wants: `400ms`, not `399.988292ms`.
+fn rounded(duration: Duration) -> Duration {
+    let nanos = duration.as_nanos();
+    let unit = 10_u128.pow(nanos.checked_ilog10().unwrap_or(0).saturating_sub(2));
+    u64::try_from((nanos + unit / 2) / unit * unit).map_or(duration, Duration::from_nanos)
 }
 
 impl Error for Rejection {}
@@ -197,6 +204,14 @@ mod tests {
             (
                 Rejection::circuit_open(Some(Duration::from_secs(5))),
                 "the circuit is open, try again after 5s",
+            ),
+            (
+                Rejection::timed_out(TimeoutScope::Attempt, Duration::from_nanos(399_988_292)),
+                "the attempt timed out after 400ms",
+            ),
+            (
+                Rejection::rate_limited(Some(Duration::ZERO)),
+                "the rate limit is exhausted, try again after 0ns",
             ),
             (Rejection::rate_limited(None), "the rate limit is exhausted"),
             (Rejection::shed(Priority::Low), "overloaded: a request of low priority was shed"),
