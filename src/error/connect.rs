@@ -3,7 +3,10 @@
 use std::{error::Error as StdError, io};
 
 use palisade::{Class, Effect, Fault};
-use scylla::errors::{ConnectionSetupRequestErrorKind, DbError, NewSessionError, UseKeyspaceError};
+use scylla::errors::{
+    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, NewSessionError,
+    UseKeyspaceError,
+};
 
 use super::{Cause, Error, ErrorKind, table};
 
@@ -79,19 +82,23 @@ enum Root {
 fn root(error: &NewSessionError) -> Root {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
-        match error.downcast_ref::<ConnectionSetupRequestErrorKind>() {
-            Some(ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, _)) => {
-                return Root::Credentials;
-            }
-            Some(ConnectionSetupRequestErrorKind::MissingAuthentication) => return Root::NoCredentials,
-            _ => {}
-        }
-        if let Some(io) = error.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::ConnectionRefused
-        {
-            return Root::Refused;
+        // What broke the pool is in it, but is not named as its source.
+        if let Some(ConnectionPoolError::Broken { last_connection_error }) = error.downcast_ref() {
+            return of_connection(last_connection_error);
         }
         next = error.source();
     }
     Root::Unknown
+}
+
+fn of_connection(error: &ConnectionError) -> Root {
+    match error {
+        ConnectionError::IoError(io) if io.kind() == io::ErrorKind::ConnectionRefused => Root::Refused,
+        ConnectionError::ConnectionSetupRequestError(setup) => match &setup.error {
+            ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, _) => Root::Credentials,
+            ConnectionSetupRequestErrorKind::MissingAuthentication => Root::NoCredentials,
+            _ => Root::Unknown,
+        },
+        _ => Root::Unknown,
+    }
 }

@@ -46,6 +46,8 @@ pub(super) struct Pending {
     pub(super) marker: usize,
     /// Its name, if it has one.
     pub(super) name: Option<String>,
+    /// The column that the value becomes that of, where that is all that it is.
+    pub(super) column: Option<String>,
     pub(super) usage: Use,
 }
 
@@ -198,13 +200,22 @@ struct Scan<'a, 'b> {
 impl Scan<'_, '_> {
     /// `INSERT INTO table (columns) VALUES (values) ..`, or `INSERT INTO table JSON ..`
     fn insert(&mut self) {
-        let Some(values) = self.find(0, |token| token.is_word("VALUES")) else {
+        let Some(values) = self.find(1, |token| token.is_word("VALUES")) else {
             // Among the values of a JSON text there may be a list.
             let is_json = self.find(0, |token| token.is_word("JSON")).is_some();
             return self.analysis.doubt(if is_json { Reason::WholeList } else { Reason::NotUnderstood });
         };
+        let columns: Vec<_> = self.list_before(values).filter_map(|at| name(&self.tokens[at])).collect();
         let end = self.find(values + 1, |token| token.is_word("USING") || token.is_word("IF"));
-        self.written(values + 1, end.unwrap_or(self.tokens.len()));
+        let end = end.unwrap_or(self.tokens.len());
+        // Between the parentheses; each value ends at a comma.
+        let (mut from, mut column) = (values + 2, columns.into_iter());
+        while from < end {
+            let to =
+                self.find(from, |token| token.is_symbol(',') || token.is_symbol(')')).unwrap_or(end).min(end);
+            self.written(from, to, column.next());
+            from = to + 1;
+        }
         self.functions(values + 1);
     }
 
@@ -259,7 +270,7 @@ impl Scan<'_, '_> {
         match sign {
             Some(sign) if own(value) => self.changed(sign + 1, to, self.tokens[sign]),
             Some(sign) if own(to - 1) => self.changed(value, sign, self.tokens[sign]),
-            _ => self.written(value, to),
+            _ => self.written(value, to, name(&self.tokens[from])),
         }
     }
 
@@ -280,11 +291,14 @@ impl Scan<'_, '_> {
         }
     }
 
-    /// Values that become those of columns.
-    fn written(&mut self, from: usize, to: usize) {
+    /// A value that becomes that of a column.
+    fn written(&mut self, from: usize, to: usize, column: Option<&str>) {
         for at in from..to {
             match self.tokens[at] {
-                Token::Marker(_) => self.wait(at, Use::Written),
+                Token::Marker(_) => {
+                    let whole = to - from == 1;
+                    self.wait_for(at, Use::Written, column.filter(|_| whole));
+                }
                 // A list, or the part of a value that is frozen; a vector is written alike.
                 Token::Symbol('[') => self.analysis.doubt(Reason::WholeList),
                 _ => {}
@@ -322,22 +336,36 @@ impl Scan<'_, '_> {
 
     /// Leaves the verdict to the type of the bind marker at `at`.
     fn wait(&mut self, at: usize, usage: Use) {
-        let Token::Marker(name) = self.tokens[at] else { return };
-        let marker = self.before + count_markers(&self.tokens[..at]);
-        self.analysis.pending.push(Pending { marker, name: name.map(str::to_owned), usage });
+        self.wait_for(at, usage, None);
     }
 
-    /// The first such token at or after `from` that stands in no brackets.
+    fn wait_for(&mut self, at: usize, usage: Use, column: Option<&str>) {
+        let Token::Marker(name) = self.tokens[at] else { return };
+        let column = column.map(str::to_owned);
+        let marker = self.before + count_markers(&self.tokens[..at]);
+        self.analysis.pending.push(Pending { marker, name: name.map(str::to_owned), column, usage });
+    }
+
+    /// The tokens between the last parentheses before `end`.
+    fn list_before(&self, end: usize) -> impl Iterator<Item = usize> {
+        let opened = self.tokens[..end].iter().rposition(|token| token.is_symbol('('));
+        let closed = self.tokens[..end].iter().rposition(|token| token.is_symbol(')'));
+        opened.zip(closed).map_or(0..0, |(opened, closed)| opened + 1..closed)
+    }
+
+    /// The first such token at or after `from` that stands in no brackets that open there. What opens and closes
+    /// brackets is in them itself.
     fn find(&self, from: usize, is_it: impl Fn(&Token<'_>) -> bool) -> Option<usize> {
         let mut depth = 0_usize;
         (from..self.tokens.len()).find(|at| {
             let token = &self.tokens[*at];
+            let is_outside = depth == 0;
             match token {
                 Token::Symbol('(' | '[' | '{') => depth += 1,
                 Token::Symbol(')' | ']' | '}') => depth = depth.saturating_sub(1),
                 _ => {}
             }
-            depth == 0 && is_it(token)
+            is_outside && is_it(token)
         })
     }
 }

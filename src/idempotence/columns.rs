@@ -1,14 +1,38 @@
 //! What the types of a prepared statement's bind markers add to the analysis of its text.
 
-use scylla::frame::response::result::{CollectionType, ColumnSpec, ColumnType, NativeType};
+use scylla::{
+    cluster::ClusterState,
+    frame::response::result::{CollectionType, ColumnSpec, ColumnType, NativeType},
+};
 
 use super::{
     Reason, Verdict,
-    analysis::{Analysis, Use},
+    analysis::{Analysis, Pending, Use},
 };
 
 /// The verdict on a statement whose bind markers these are.
-pub(crate) fn refine(statement: &Analysis, markers: &[ColumnSpec<'_>]) -> Verdict {
+///
+/// The description of a bind marker does not say whether a collection is frozen; the schema does, where it is known.
+pub(crate) fn refine(
+    statement: &Analysis,
+    markers: &[ColumnSpec<'_>],
+    schema: Option<&ClusterState>,
+) -> Verdict {
+    refine_by(statement, markers, |pending, marker| {
+        let column = pending.column.as_deref()?;
+        let table = marker.table_spec();
+        let table = schema?.get_keyspace(table.ks_name())?.tables.get(table.table_name())?;
+        // An unquoted name is kept in lower case.
+        let column = table.columns.get(column).or_else(|| table.columns.get(&column.to_ascii_lowercase()))?;
+        Some(matches!(column.typ, ColumnType::Collection { frozen: true, .. }))
+    })
+}
+
+fn refine_by(
+    statement: &Analysis,
+    markers: &[ColumnSpec<'_>],
+    is_frozen: impl Fn(&Pending, &ColumnSpec<'_>) -> Option<bool>,
+) -> Verdict {
     statement.pending().iter().fold(statement.settled(), |sum, pending| {
         // Some servers describe a name that stands twice only once.
         let column = match &pending.name {
@@ -19,6 +43,7 @@ pub(crate) fn refine(statement: &Analysis, markers: &[ColumnSpec<'_>]) -> Verdic
             _ => None,
         };
         let reason = match column {
+            Some(column) if is_frozen(pending, column) == Some(true) => None,
             Some(column) => judge(pending.usage, column),
             None => Some(Reason::NotUnderstood),
         };
@@ -106,7 +131,7 @@ mod tests {
     const COUNTER: ColumnType<'static> = ColumnType::Native(NativeType::Counter);
 
     fn reason(cql: &str, markers: &[ColumnSpec<'_>]) -> Option<Reason> {
-        refine(&analyze(cql), markers).reason()
+        refine(&analyze(cql), markers, None).reason()
     }
 
     #[test]
@@ -131,13 +156,45 @@ mod tests {
     #[test]
     fn a_whole_list_is_not_repeated_and_never_stamped_unless_it_is_frozen() {
         for cql in ["INSERT INTO t (k, v) VALUES (1, ?)", "UPDATE t SET v = ? WHERE k = 1"] {
-            let verdict = refine(&analyze(cql), &[marker("v", list(false))]);
+            let verdict = refine(&analyze(cql), &[marker("v", list(false))], None);
             assert_eq!(verdict.idempotence(), Idempotence::Unknown);
             assert!(!verdict.can_be_stamped());
-            let verdict = refine(&analyze(cql), &[marker("v", list(true))]);
+            let verdict = refine(&analyze(cql), &[marker("v", list(true))], None);
             assert_eq!(verdict.idempotence(), Idempotence::Yes);
             assert!(verdict.can_be_stamped());
         }
+    }
+
+    #[test]
+    fn the_schema_tells_which_list_is_frozen_by_the_column_that_is_written() {
+        let columns = |cql: &str| {
+            let statement = analyze(cql);
+            let count = statement.markers();
+            let specs: Vec<_> = (0..count).map(|at| marker(&format!("m{at}"), list(false))).collect();
+            let seen = std::cell::RefCell::new(Vec::new());
+            let verdict = refine_by(&statement, &specs, |pending, _| {
+                seen.borrow_mut().push(pending.column.clone());
+                Some(pending.column.as_deref() == Some("f"))
+            });
+            (seen.into_inner(), verdict.reason())
+        };
+        let named =
+            |names: &[Option<&str>]| names.iter().map(|name| name.map(str::to_owned)).collect::<Vec<_>>();
+        assert_eq!(columns("UPDATE t SET f = ? WHERE k = ?"), (named(&[Some("f")]), None));
+        assert_eq!(
+            columns("INSERT INTO t (f, \"f\") VALUES (?, :f)"),
+            (named(&[Some("f"), Some("f")]), None)
+        );
+        assert_eq!(
+            columns("INSERT INTO t (k, l, f) VALUES (1, ?, ?)"),
+            (named(&[Some("l"), Some("f")]), Some(Reason::WholeList))
+        );
+        assert_eq!(
+            columns("INSERT INTO t (k, d, m, f) VALUES (1, toDate(?), {1: f(?, 1)}, ?)").0,
+            named(&[None, None, Some("f")])
+        );
+        // A part of a value is not the column's value.
+        assert_eq!(columns("INSERT INTO t (f) VALUES ({1: ?})"), (named(&[None]), Some(Reason::WholeList)));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Prepared {
         let analysis = idempotence::analyze(&text);
         Self(Arc::new(Inner {
             kind: Kind::of(&analysis),
-            verdict: idempotence::refine(&analysis, &columns),
+            verdict: idempotence::refine(&analysis, &columns, Some(&statements.session.get_cluster_state())),
             text,
             columns,
             statement,

@@ -84,7 +84,7 @@ impl Request {
         let statement = idempotence::analyze(bound.prepared().get_statement());
         let kind = Kind::of(&statement);
         let columns = bound.prepared().get_variable_col_specs();
-        let verdict = idempotence::refine(&statement, columns.as_slice());
+        let verdict = idempotence::refine(&statement, columns.as_slice(), None);
         Self::new(Operation::Bound { bound: Arc::new(bound), page: PagingState::start() }, kind)
             .with_idempotence(verdict.idempotence())
     }
