@@ -81,7 +81,7 @@ async fn send(shared: &Arc<Shared>, request: &Request, attempt: &AttemptGuard) -
     match &request.operation {
         Operation::Prepare { text } => {
             let prepared = shared.statements.prepare(text, attempt).await?;
-            Ok(Response::of_prepared(prepared))
+            Ok(Response::of_prepared(prepared, &shared.statements))
         }
         Operation::Bound { bound, page } => {
             let mut bound = BoundStatement::clone(bound);

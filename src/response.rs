@@ -1,6 +1,6 @@
 //! The answer to a request.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use scylla::{
     deserialize::row::DeserializeRow,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{Error, ErrorKind},
-    prepared::Prepared,
+    prepared::{Prepared, Statements},
 };
 
 /// The answer of the cluster to one request: rows, or the word that it was done.
@@ -29,12 +29,13 @@ pub struct Response {
     coordinator: Option<Coordinator>,
     warnings: Vec<String>,
     tracing_ids: Vec<Uuid>,
-    prepared: Option<Prepared>,
+    // With the statements that it is kept among, so that a client can look there.
+    prepared: Option<(Prepared, Arc<Statements>)>,
 }
 
 impl Response {
-    pub(crate) fn of_prepared(prepared: Prepared) -> Self {
-        Self { prepared: Some(prepared), ..Self::default() }
+    pub(crate) fn of_prepared(prepared: Prepared, kept_among: &Arc<Statements>) -> Self {
+        Self { prepared: Some((prepared, Arc::clone(kept_among))), ..Self::default() }
     }
 
     pub(crate) fn of_result(result: QueryResult, next: PagingStateResponse) -> Result<Self, Error> {
@@ -166,10 +167,10 @@ impl Response {
 
     /// The statement that was prepared, for a [`Request::prepare`](crate::Request::prepare).
     pub fn prepared(&self) -> Option<&Prepared> {
-        self.prepared.as_ref()
+        self.prepared.as_ref().map(|(prepared, _)| prepared)
     }
 
-    pub(crate) fn into_prepared(self) -> Option<Prepared> {
+    pub(crate) fn into_prepared(self) -> Option<(Prepared, Arc<Statements>)> {
         self.prepared
     }
 

@@ -159,10 +159,10 @@ where
     ) -> Result<Prepared, Error> {
         let options = Options { timeout: options.timeout, priority: options.priority, ..Options::default() };
         let request = Request::prepare(text).with_options(options).into_step_of(ledger, is_first);
-        let prepared = self.send(request).await?.into_prepared().ok_or_else(|| {
+        let (prepared, kept_among) = self.send(request).await?.into_prepared().ok_or_else(|| {
             Error::answer(ErrorKind::Protocol, "the stack answered a request to prepare with something else")
         })?;
-        let _ = self.shared.statements.set(Arc::clone(prepared.statements()));
+        let _ = self.shared.statements.set(kept_among);
         Ok(prepared)
     }
 

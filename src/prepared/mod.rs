@@ -53,12 +53,11 @@ struct Inner {
     columns: Vec<ColumnSpec<'static>>,
     // None for a statement that one node has described and that is not prepared on all yet.
     statement: Option<PreparedStatement>,
-    statements: Arc<Statements>,
 }
 
 impl Prepared {
     fn new(
-        statements: &Arc<Statements>,
+        session: &Session,
         text: Arc<str>,
         of: Result<PreparedStatement, Vec<ColumnSpec<'static>>>,
     ) -> Self {
@@ -72,11 +71,10 @@ impl Prepared {
         let analysis = idempotence::analyze(&text);
         Self(Arc::new(Inner {
             kind: Kind::of(&analysis),
-            verdict: idempotence::refine(&analysis, &columns, Some(&statements.session.get_cluster_state())),
+            verdict: idempotence::refine(&analysis, &columns, Some(&session.get_cluster_state())),
             text,
             columns,
             statement,
-            statements: Arc::clone(statements),
         }))
     }
 
@@ -106,10 +104,6 @@ impl Prepared {
 
     pub(crate) fn statement(&self) -> Option<&PreparedStatement> {
         self.0.statement.as_ref()
-    }
-
-    pub(crate) fn statements(&self) -> &Arc<Statements> {
-        &self.0.statements
     }
 }
 
@@ -219,7 +213,7 @@ impl Statements {
         let statement = leaf::own_attempts(scylla::statement::Statement::new(&*key.text));
         let outcome = match timeout(self.prepare_timeout, self.session.prepare(statement)).await {
             Ok(Ok(statement)) => {
-                let prepared = Prepared::new(&self, Arc::clone(&key.text), Ok(statement));
+                let prepared = Prepared::new(&self.session, Arc::clone(&key.text), Ok(statement));
                 self.cache.insert(key.clone(), prepared.clone());
                 Ok(prepared)
             }
@@ -238,7 +232,7 @@ impl Statements {
         let columns = CaptureColumns::default();
         let outcome = self.session.query_single_page(statement, &columns, PagingState::start()).await;
         match (columns.take(), outcome) {
-            (Some(columns), _) => Ok(Prepared::new(self, Arc::clone(text), Err(columns))),
+            (Some(columns), _) => Ok(Prepared::new(&self.session, Arc::clone(text), Err(columns))),
             (None, Err(error)) => Err(Error::undescribed(error)),
             (None, Ok(_)) => Err(Error::unconnected("the driver sent a statement without its values")),
         }

@@ -116,7 +116,10 @@ impl Ring {
         let cassandra = self.settings().connect().await.unwrap();
         let client = Client::new(cassandra.clone());
         create_keyspace(&client, "faults", 3).await;
-        client.query("CREATE TABLE IF NOT EXISTS faults.t (k int PRIMARY KEY, v int)").await.unwrap();
+        // A coordinator asks a third replica soon; by default it waits for half its timeout until it has statistics.
+        let table =
+            "CREATE TABLE IF NOT EXISTS faults.t (k int PRIMARY KEY, v int) WITH speculative_retry = '20ms'";
+        client.query(table).await.unwrap();
         client.query("CREATE TABLE IF NOT EXISTS faults.c (k int PRIMARY KEY, c counter)").await.unwrap();
         cassandra
     }
