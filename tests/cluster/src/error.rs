@@ -59,7 +59,11 @@ impl fmt::Display for Error {
                 f.write_str(line)
             }
             Self::Node { node, what, log, excerpt } => {
-                write!(f, "node {node} {what}; its logs are in {}\n{excerpt}", log.display())
+                write!(
+                    f,
+                    "node {node} {what}; its logs are in {} (CASSANDRA_KEEP=1 keeps them)\n{excerpt}",
+                    log.display()
+                )
             }
             Self::Timeout { what, after } => write!(f, "after {} s: {what}", after.as_secs()),
             Self::Io { doing, source } => write!(f, "{doing}: {source}"),
