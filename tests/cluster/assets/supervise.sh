@@ -5,6 +5,8 @@ marker=$1 pid_file=$2
 shift 2
 # When the owner dies while the command is stopped (SIGSTOP), this orphaned process group gets a SIGHUP. It must not end us first.
 trap '' HUP
+# The owner's own may lack the programs below.
+PATH=$PATH:/usr/bin:/bin
 ulimit -n "$(ulimit -Hn)" 2>/dev/null
 exec 3<&0 </dev/null
 "$@" 3<&- &
