@@ -310,7 +310,7 @@ impl CassandraBuilder {
                 .await
                 .map_err(|error| Error::connecting(error, &self.contact_points, self.is_tls()))?;
             self.check_topology(&session)?;
-            check_answer(&session).await?;
+            check_answer(&session, self.connect_timeout).await?;
             Ok(session)
         };
         match timeout(self.connect_timeout, connecting).await {
@@ -399,8 +399,8 @@ impl CassandraBuilder {
 }
 
 /// A session is ready when a node has answered.
-async fn check_answer(session: &Session) -> Result<(), Error> {
-    let mut statement = crate::leaf::own_attempts("SELECT key FROM system.local".into());
+async fn check_answer(session: &Session, limit: Duration) -> Result<(), Error> {
+    let mut statement = crate::leaf::once("SELECT key FROM system.local", limit);
     statement.set_consistency(Consistency::One);
     session.query_unpaged(statement, ()).await.map(drop).map_err(Error::from)
 }

@@ -1,134 +1,94 @@
 //! One attempt: a request made into a call of the driver.
 //!
 //! The layers own every attempt. So the driver is told, on each statement, to make just one: no retries, no
-//! speculative execution, no time limit of its own. That holds for a session of the caller's as well, whatever
-//! its execution profile says.
+//! speculative execution, and no time limit but the one that bounds an attempt where nothing else does. That holds for
+//! a session of the caller's as well, whatever its execution profile says.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use palisade::{HasDeadline, Instant, Rejection, TimeoutScope};
 use scylla::{
+    observability::history::HistoryListener,
     policies::retry::{FallthroughRetryPolicy, RetryPolicy},
-    response::{PagingState, PagingStateResponse, query_result::QueryResult},
-    statement::{Statement, batch::Batch, bound::BoundStatement},
+    response::{PagingState, PagingStateResponse},
+    statement::Statement,
 };
 use tokio::time::timeout;
-use tracing::{Instrument, field};
 
 use crate::{
     error::{Error, ErrorKind},
-    ledger::AttemptGuard,
     request::{Kind, Operation, Options, Request, Row},
     response::Response,
-    service::Shared,
+    service::{Limits, Shared},
 };
 
+/// What the driver does for one attempt. Its own futures take some kilobytes: boxed here, once, they are not moved
+/// through every layer.
+pub(crate) type Work = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+
 /// Carries out a request, once.
-pub(crate) async fn attempt(shared: Arc<Shared>, request: Request) -> Result<Response, Error> {
-    let span = tracing::debug_span!(
-        "cassandra.attempt",
-        kind = request.kind().as_str(),
-        node = field::Empty,
-        error = field::Empty,
-    );
-    let record = span.clone();
-    async move {
-        let attempt = request.ledger().begin(request.kind());
-        let outcome = within_limit(&shared, &request, &attempt).await;
-        if !record.is_disabled() {
-            if let Some(node) = attempt.node() {
-                record.record("node", field::display(node));
-            }
-            if let Err(error) = &outcome {
-                record.record("error", error.kind().as_str());
-            }
-        }
-        attempt.end(&outcome);
-        outcome
-    }
-    .instrument(span)
-    .await
-}
-
-/// How much later than a layer the leaf enforces a deadline. Who set the deadline should be the one that speaks, and
-/// counts; the leaf speaks where nobody else does.
-const GRACE: Duration = Duration::from_millis(10);
-
-/// Nothing is waited for without a limit, even in a stack without a deadline or a timeout.
-async fn within_limit(
-    shared: &Arc<Shared>,
-    request: &Request,
-    attempt: &AttemptGuard,
-) -> Result<Response, Error> {
-    let longest = match request.kind() {
-        Kind::Schema | Kind::Truncate => shared.limits.schema,
-        _ => shared.limits.request,
-    };
-    let now = Instant::now();
-    let left = request.deadline().map(|deadline| deadline.saturating_duration_since(now));
-    let (scope, limit, wait) = match left {
-        Some(left) if left <= longest => (TimeoutScope::Total, left, left + GRACE),
-        _ => (TimeoutScope::Attempt, longest, longest),
-    };
-    match timeout(wait, send(shared, request, attempt)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Rejection::timed_out(scope, limit).into()),
+pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
+    request.settle(&shared.limits);
+    let own_deadline = request.deadline().filter(|_| !request.is_deadline_enforced());
+    let work = operation(Arc::clone(shared), request);
+    match own_deadline {
+        None => work,
+        // No layer watches this deadline.
+        Some(deadline) => Box::pin(async move {
+            let left = deadline.saturating_duration_since(Instant::now());
+            within(TimeoutScope::Total, left, work).await
+        }),
     }
 }
 
-async fn send(shared: &Arc<Shared>, request: &Request, attempt: &AttemptGuard) -> Result<Response, Error> {
-    let session = &shared.session;
-    match &request.operation {
-        Operation::Prepare { text } => {
-            let prepared = shared.statements.prepare(text, attempt).await?;
-            Ok(Response::of_prepared(prepared, &shared.statements))
-        }
-        Operation::Bound { bound, page } => {
-            let mut bound = BoundStatement::clone(bound);
-            configure!(bound, request.options, attempt);
-            if let Some(size) = request.options.page_size {
-                bound.set_page_size(size);
-            }
-            let (result, next) = session.execute_bound_single_page(&bound, page.clone()).await?;
+fn operation(shared: Arc<Shared>, request: Request) -> Work {
+    let (kind, options) = (request.kind(), request.options);
+    let ledger = Arc::clone(request.ledger());
+    match request.into_operation() {
+        Operation::Bound { bound, page } => Box::pin(async move {
+            let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
             Response::of_result(result, next)
-        }
-        Operation::Text { text, row, page } => {
-            let mut statement = Statement::new(&**text);
-            configure!(statement, request.options, attempt);
-            if let Some(size) = request.options.page_size {
+        }),
+        Operation::Batch { batch, rows } => Box::pin(async move {
+            let result = shared.session.batch(&batch, &*rows).await?;
+            Response::of_result(result, PagingStateResponse::NoMorePages)
+        }),
+        Operation::Text { text, row, page } => Box::pin(async move {
+            let mut statement = Statement::new(&*text);
+            let limit = shared.limits.of(kind);
+            configure!(statement, options, limit, ledger);
+            if let Some(size) = options.page_size {
                 statement.set_page_size(size);
             }
-            let (result, next) = query(shared, statement, row.as_deref(), page).await?;
-            if request.kind() == Kind::Schema && shared.limits.await_agreement {
-                agree(shared).await?;
+            let response = query(&shared, statement, row.as_deref(), page).await?;
+            if kind == Kind::Schema && shared.limits.await_agreement {
+                within(TimeoutScope::Attempt, limit, agree(&shared)).await?;
             }
-            Response::of_result(result, next)
-        }
-        Operation::Batch { batch, rows } => {
-            let mut batch = Batch::clone(batch);
-            configure!(batch, request.options, attempt);
-            let result = session.batch(&batch, &**rows).await?;
-            Response::of_result(result, PagingStateResponse::NoMorePages)
-        }
+            Ok(response)
+        }),
+        Operation::Prepare { text } => Box::pin(async move {
+            let preparing = shared.statements.prepare(&text, &ledger);
+            let prepared = within(TimeoutScope::Attempt, shared.limits.request, preparing).await?;
+            Ok(Response::of_prepared(prepared, &shared.statements))
+        }),
     }
 }
 
 async fn query(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     statement: Statement,
     row: Option<&Row>,
-    page: &PagingState,
-) -> Result<(QueryResult, PagingStateResponse), Error> {
-    let session = &shared.session;
-    let outcome = match row {
-        Some(row) => session.query_single_page(statement, row, page.clone()).await,
-        None => session.query_single_page(statement, (), page.clone()).await,
-    };
-    Ok(outcome?)
+    page: PagingState,
+) -> Result<Response, Error> {
+    let (result, next) = match row {
+        Some(row) => shared.session.query_single_page(statement, row, page).await,
+        None => shared.session.query_single_page(statement, (), page).await,
+    }?;
+    Response::of_result(result, next)
 }
 
 /// Waits until all nodes have the new schema, and the driver knows it.
-async fn agree(shared: &Arc<Shared>) -> Result<(), Error> {
+async fn agree(shared: &Shared) -> Result<(), Error> {
     let session = &shared.session;
     session.await_schema_agreement().await.map_err(|error| {
         let message = format!("the schema was changed, but the nodes do not agree on it yet: {error}");
@@ -140,44 +100,75 @@ async fn agree(shared: &Arc<Shared>) -> Result<(), Error> {
     })
 }
 
-/// Applies a request's options to a statement of the driver's. The driver's three kinds of statement have the same
-/// methods and no trait in common.
+async fn within<T>(
+    scope: TimeoutScope,
+    limit: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Rejection::timed_out(scope, limit).into()),
+    }
+}
+
+/// Applies what a request asks for to a statement of the driver's, and leaves the attempts to the layers. The driver's
+/// kinds of statement have the same methods and no trait in common.
 macro_rules! configure {
-    ($statement:ident, $options:expr, $attempt:expr) => {{
-        let options: &Options = &$options;
-        $statement.set_retry_policy(Some(fallthrough()));
-        $statement.set_is_idempotent(false);
-        $statement.set_request_timeout(Some(NEVER));
-        $statement.set_history_listener($attempt.listener());
+    ($statement:expr, $options:expr, $limit:expr, $ledger:expr) => {{
+        let options: Options = $options;
+        let statement = &mut $statement;
+        $crate::leaf::own_attempts!(statement, $limit);
+        statement.set_history_listener($crate::leaf::listener(&$ledger));
         if let Some(consistency) = options.consistency {
-            $statement.set_consistency(consistency);
+            statement.set_consistency(consistency);
         }
         if let Some(consistency) = options.serial_consistency {
-            $statement.set_serial_consistency(Some(consistency));
+            statement.set_serial_consistency(Some(consistency));
         }
         if options.timestamp.is_some() {
-            $statement.set_timestamp(options.timestamp);
+            statement.set_timestamp(options.timestamp);
         }
         if options.tracing {
-            $statement.set_tracing(true);
+            statement.set_tracing(true);
         }
     }};
 }
-use configure;
+pub(crate) use configure;
+
+/// Leaves the attempts at a statement to the layers.
+macro_rules! own_attempts {
+    ($statement:expr, $limit:expr) => {{
+        $statement.set_retry_policy(Some($crate::leaf::no_retries()));
+        $statement.set_is_idempotent(false);
+        $statement.set_request_timeout(Some($limit));
+    }};
+}
+pub(crate) use own_attempts;
 
 /// A statement for which the driver makes a single attempt.
-pub(crate) fn own_attempts(mut statement: Statement) -> Statement {
-    statement.set_retry_policy(Some(fallthrough()));
-    statement.set_is_idempotent(false);
-    statement.set_request_timeout(Some(NEVER));
+pub(crate) fn once(text: &str, limit: Duration) -> Statement {
+    let mut statement = Statement::new(text);
+    own_attempts!(statement, limit);
     statement
 }
 
-/// `None` would mean the execution profile's own limit.
-const NEVER: Duration = Duration::MAX;
-
-fn fallthrough() -> Arc<dyn RetryPolicy> {
+pub(crate) fn no_retries() -> Arc<dyn RetryPolicy> {
     use std::sync::LazyLock;
     static POLICY: LazyLock<Arc<dyn RetryPolicy>> = LazyLock::new(|| Arc::new(FallthroughRetryPolicy::new()));
     Arc::clone(&POLICY)
+}
+
+/// What tells a ledger which node the driver asks.
+pub(crate) fn listener(ledger: &Arc<crate::ledger::Ledger>) -> Arc<dyn HistoryListener> {
+    Arc::clone(ledger) as Arc<dyn HistoryListener>
+}
+
+impl Limits {
+    /// What bounds an attempt of this kind where nothing else does.
+    pub(crate) fn of(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::Schema | Kind::Truncate => self.schema,
+            _ => self.request,
+        }
+    }
 }

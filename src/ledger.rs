@@ -14,6 +14,7 @@
 mod layer;
 
 use std::{
+    cell::Cell,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -26,6 +27,8 @@ use scylla::{
     observability::history::{AttemptId, HistoryListener, RequestId, SpeculativeId},
     policies::retry::RetryDecision,
 };
+
+use smallvec::SmallVec;
 
 pub use self::layer::{LedgerFuture, LedgerLayer, LedgerService};
 use crate::{
@@ -45,7 +48,8 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Entries {
-    list: Vec<Attempt>,
+    // One attempt is the rule, and two are no exception: they need no allocation of their own.
+    list: SmallVec<[Attempt; 2]>,
     // Attempts that found the list full. They are counted, not kept.
     beyond: usize,
 }
@@ -82,7 +86,7 @@ pub enum Outcome {
 impl Ledger {
     /// All attempts so far, the oldest first; at most 32 are kept.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.lock().list.clone()
+        self.lock().list.to_vec()
     }
 
     /// How many attempts were made so far.
@@ -116,16 +120,20 @@ impl Ledger {
     pub(crate) fn begin(self: &Arc<Self>, kind: Kind) -> AttemptGuard {
         let started = Instant::now();
         let mut entries = self.lock();
-        let index = if entries.list.len() < KEPT {
+        let index = entries.list.len();
+        if index < KEPT {
             entries.list.push(Attempt { kind, node: None, started, outcome: Outcome::Pending });
-            Some(entries.list.len() - 1)
         } else {
             entries.beyond += 1;
-            None
-        };
+        }
         drop(entries);
-        let entry = Entry { ledger: Arc::clone(self), index };
-        AttemptGuard { entry: Arc::new(entry), started, ended: false }
+        AttemptGuard { ledger: Arc::clone(self), index, started, ended: false }
+    }
+
+    fn update(&self, index: usize, change: impl FnOnce(&mut Attempt)) {
+        if let Some(attempt) = self.lock().list.get_mut(index) {
+            change(attempt);
+        }
     }
 
     // A panic while the lock is held leaves a list that is whole: every change is one push or one assignment.
@@ -181,48 +189,37 @@ impl fmt::Display for Rounded {
 /// An attempt that is under way. If it is dropped before it has ended, the attempt was abandoned.
 #[derive(Debug)]
 pub(crate) struct AttemptGuard {
-    entry: Arc<Entry>,
+    ledger: Arc<Ledger>,
+    // Beyond the list for an attempt that is counted and not kept.
+    index: usize,
     started: Instant,
     ended: bool,
 }
 
-/// The place of an attempt in its ledger. The driver tells it which node it asks.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    ledger: Arc<Ledger>,
-    index: Option<usize>,
-}
-
-impl Entry {
-    fn update(&self, change: impl FnOnce(&mut Attempt)) {
-        if let Some(index) = self.index
-            && let Some(attempt) = self.ledger.lock().list.get_mut(index)
-        {
-            change(attempt);
-        }
-    }
-}
-
 impl AttemptGuard {
-    /// What tells the entry which node the driver asks.
-    pub(crate) fn listener(&self) -> Arc<dyn HistoryListener> {
-        Arc::clone(&self.entry) as Arc<dyn HistoryListener>
+    /// Does a piece of the attempt's work, such as a poll of it. A request that the driver begins meanwhile belongs to
+    /// this attempt.
+    pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = CURRENT.replace(self.index);
+        let done = work();
+        CURRENT.set(before);
+        done
     }
 
     /// The node that the driver asks, once it has chosen one.
     pub(crate) fn node(&self) -> Option<SocketAddr> {
-        self.entry.index.and_then(|index| self.entry.ledger.lock().list.get(index)?.node)
+        self.ledger.lock().list.get(self.index)?.node
     }
 
     /// Closes the entry.
-    pub(crate) fn end<T>(mut self, outcome: &Result<T, Error>) {
+    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Error>) {
         let after = self.started.elapsed();
         let outcome = match outcome {
             Ok(_) => Outcome::Succeeded(after),
             Err(error) => Outcome::Failed(error.kind(), after),
         };
         self.ended = true;
-        self.entry.update(|attempt| attempt.outcome = outcome);
+        self.ledger.update(self.index, |attempt| attempt.outcome = outcome);
     }
 }
 
@@ -230,16 +227,25 @@ impl Drop for AttemptGuard {
     fn drop(&mut self) {
         if !self.ended {
             let outcome = Outcome::Abandoned(self.started.elapsed());
-            self.entry.update(|attempt| attempt.outcome = outcome);
+            self.ledger.update(self.index, |attempt| attempt.outcome = outcome);
         }
     }
 }
 
+/// No attempt of a ledger has this number.
+const NONE: usize = usize::MAX;
+
+thread_local! {
+    /// The attempt whose work this thread does. Attempts of one request share its ledger, and may overlap: this tells
+    /// them apart when the driver begins one.
+    static CURRENT: Cell<usize> = const { Cell::new(NONE) };
+}
+
 /// The driver walks on to another node when it has no connection to the one that it picked; what counts is the
 /// node that an attempt is really sent to.
-impl HistoryListener for Entry {
+impl HistoryListener for Ledger {
     fn log_request_start(&self) -> RequestId {
-        RequestId(0)
+        RequestId(CURRENT.get())
     }
 
     fn log_request_success(&self, _: RequestId) {}
@@ -250,8 +256,8 @@ impl HistoryListener for Entry {
         SpeculativeId(0)
     }
 
-    fn log_attempt_start(&self, _: RequestId, _: Option<SpeculativeId>, node: SocketAddr) -> AttemptId {
-        self.update(|attempt| attempt.node = Some(node));
+    fn log_attempt_start(&self, attempt: RequestId, _: Option<SpeculativeId>, node: SocketAddr) -> AttemptId {
+        self.update(attempt.0, |attempt| attempt.node = Some(node));
         AttemptId(0)
     }
 
@@ -271,15 +277,21 @@ mod tests {
     #[test]
     fn a_ledger_reads_as_the_story_of_a_request() {
         let ledger = Arc::new(Ledger::default());
-        let all = ledger.begin(Kind::Prepare);
-        all.end(&Ok(()));
-        let dropped = ledger.begin(Kind::Read);
-        dropped.entry.log_attempt_start(RequestId(0), None, node(2));
+        let asks = |attempt: &AttemptGuard, last| {
+            let request = attempt.work(|| ledger.log_request_start());
+            ledger.log_attempt_start(request, None, node(last));
+        };
+        ledger.begin(Kind::Prepare).end(&Ok(()));
+        // Two that overlap, as those of a hedge do.
+        let (dropped, mut failed) = (ledger.begin(Kind::Read), ledger.begin(Kind::Read));
+        asks(&failed, 3);
+        asks(&dropped, 2);
         drop(dropped);
-        let failed = ledger.begin(Kind::Read);
-        failed.entry.log_attempt_start(RequestId(0), None, node(3));
         failed.end::<()>(&Err(Error::caller(ErrorKind::Syntax, "")));
+        drop(failed);
         let open = ledger.begin(Kind::Read);
+        // What the driver does outside of an attempt changes nothing.
+        ledger.log_attempt_start(ledger.log_request_start(), None, node(9));
 
         let text = ledger.to_string();
         assert!(text.starts_with("every node (prepare) answered after "), "{text}");

@@ -4,15 +4,22 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use scylla::client::session::Session;
 use tower::Service;
+use tracing::{Span, field};
 
 use crate::{
-    connect::CassandraBuilder, error::Error, leaf, prepared::Statements, request::Request, response::Response,
+    connect::CassandraBuilder,
+    error::Error,
+    leaf::{self, Work},
+    ledger::AttemptGuard,
+    prepared::Statements,
+    request::Request,
+    response::Response,
 };
 
 /// A session with a cluster, as a [`tower::Service`].
@@ -79,7 +86,7 @@ impl Cassandra {
     }
 
     pub(crate) fn new(session: Arc<Session>, limits: Limits) -> Self {
-        let statements = Statements::new(Arc::clone(&session), limits.statements, limits.prepare);
+        let statements = Statements::new(Arc::clone(&session), limits);
         Self { shared: Arc::new(Shared { session, statements: Arc::new(statements), limits }) }
     }
 
@@ -99,7 +106,14 @@ impl Service<Request> for Cassandra {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        ResponseFuture { attempt: Box::pin(leaf::attempt(Arc::clone(&self.shared), request)) }
+        let span = tracing::debug_span!(
+            "cassandra.attempt",
+            kind = request.kind().as_str(),
+            node = field::Empty,
+            error = field::Empty,
+        );
+        let attempt = request.ledger().begin(request.kind());
+        ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
     }
 }
 
@@ -113,22 +127,35 @@ impl fmt::Debug for Cassandra {
 }
 
 /// The future of a [`Cassandra`] call.
-///
-/// The driver's futures take some kilobytes. Boxed here, once, they are not moved through every layer.
 pub struct ResponseFuture {
-    attempt: Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>,
+    work: Work,
+    attempt: AttemptGuard,
+    span: Span,
 }
 
 impl Future for ResponseFuture {
     type Output = Result<Response, Error>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.attempt.as_mut().poll(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let span = this.span.enter();
+        let outcome = ready!(this.attempt.work(|| this.work.as_mut().poll(cx)));
+        if !this.span.is_disabled() {
+            if let Some(node) = this.attempt.node() {
+                this.span.record("node", field::display(node));
+            }
+            if let Err(error) = &outcome {
+                this.span.record("error", error.kind().as_str());
+            }
+        }
+        drop(span);
+        this.attempt.end(&outcome);
+        Poll::Ready(outcome)
     }
 }
 
 impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResponseFuture")
+        f.debug_struct("ResponseFuture").field("attempt", &self.attempt).finish_non_exhaustive()
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use cassandra_cluster::{Cluster, Jit};
 use palisade::{DeadlineLayer, RetryLayer, TimeoutLayer};
-use scylla::{client::session::Session, statement::prepared::PreparedStatement};
+use scylla::{
+    client::{session::Session, session_builder::SessionBuilder},
+    statement::prepared::PreparedStatement,
+};
 use tower::ServiceBuilder;
 use tower_cassandra::{Cassandra, Client, Request, Response, Timeouts};
 
@@ -52,8 +55,10 @@ pub(crate) fn run(bars: &mut Bars) {
 
 async fn compare(points: &[String], bars: &mut Bars) {
     let cassandra = Cassandra::builder().contact_points(points).connect().await.expect("a session");
-    let session = Arc::clone(cassandra.session());
-    let prepared = fill(&Client::new(cassandra.clone()), &session).await;
+    fill(&Client::new(cassandra.clone())).await;
+    // The driver as it comes, with a session of its own.
+    let session = SessionBuilder::new().known_nodes(points).build().await.expect("a session");
+    let prepared = session.prepare(SELECT).await.expect("a statement");
     let client = Client::new(
         ServiceBuilder::new()
             .layer(DeadlineLayer::new(Timeouts::total(Duration::from_secs(10))))
@@ -62,23 +67,24 @@ async fn compare(points: &[String], bars: &mut Bars) {
             .service(cassandra),
     );
 
+    let (bare, stack) = (Bare(Arc::new(session), prepared), Stack(client));
     let slice = if is_quick() { Duration::from_millis(400) } else { Duration::from_secs(1) };
     let rounds = if is_quick() { 30 } else { 60 };
     // The server's compiler wants a while.
     let warm_up = Instant::now();
     while warm_up.elapsed() < Duration::from_secs(if is_quick() { 6 } else { 20 }) {
-        bare(&session, &prepared, slice).await;
-        stack(&client, slice).await;
+        load(&bare, slice).await;
+        load(&stack, slice).await;
     }
 
     let (mut throughput, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         let (stacked, alone) = if round % 2 == 0 {
-            let stacked = stack(&client, slice).await;
-            (stacked, bare(&session, &prepared, slice).await)
+            let stacked = load(&stack, slice).await;
+            (stacked, load(&bare, slice).await)
         } else {
-            let alone = bare(&session, &prepared, slice).await;
-            (stack(&client, slice).await, alone)
+            let alone = load(&bare, slice).await;
+            (load(&stack, slice).await, alone)
         };
         throughput.push(stacked.throughput() / alone.throughput());
         ours.extend(stacked.latencies);
@@ -91,7 +97,7 @@ async fn compare(points: &[String], bars: &mut Bars) {
     bars.at_most("stack_p99_ratio", ours.p99.as_secs_f64() / theirs.p99.as_secs_f64(), 1.05);
 }
 
-async fn fill<S>(client: &Client<S>, session: &Session) -> PreparedStatement
+async fn fill<S>(client: &Client<S>)
 where
     S: tower::Service<Request, Response = Response> + Clone,
     S::Error: Into<tower_cassandra::Error>,
@@ -107,52 +113,50 @@ where
         let row = (i32::try_from(k).expect("a small number"), value.as_str());
         client.execute("INSERT INTO bench.t (k, v) VALUES (?, ?)", row).await.expect("a write");
     }
-    session.prepare(SELECT).await.expect("a statement")
 }
 
-async fn bare(session: &Arc<Session>, prepared: &PreparedStatement, lasts: Duration) -> Slice {
-    load(lasts, || {
-        let (session, prepared) = (Arc::clone(session), prepared.clone());
-        async move |key: i32| {
-            let answer = session.execute_unpaged(&prepared, (key,)).await.expect("an answer");
-            answer.into_rows_result().expect("rows").single_row::<(String,)>().expect("a row").0.len()
-        }
-    })
-    .await
+/// Reads one row and returns the length of what is in it.
+trait Reader: Clone + Send + Sync + 'static {
+    fn read(&self, key: i32) -> impl Future<Output = usize> + Send;
 }
 
-async fn stack<S>(client: &Client<S>, lasts: Duration) -> Slice
+#[derive(Clone)]
+struct Bare(Arc<Session>, PreparedStatement);
+
+impl Reader for Bare {
+    async fn read(&self, key: i32) -> usize {
+        let answer = self.0.execute_unpaged(&self.1, (key,)).await.expect("an answer");
+        answer.into_rows_result().expect("rows").single_row::<(&str,)>().expect("a row").0.len()
+    }
+}
+
+#[derive(Clone)]
+struct Stack<S>(Client<S>);
+
+impl<S> Reader for Stack<S>
 where
     S: tower::Service<Request, Response = Response, Future: Send> + Clone + Send + Sync + 'static,
     S::Error: Into<tower_cassandra::Error> + Send,
 {
-    load(lasts, || {
-        let client = client.clone();
-        async move |key: i32| {
-            let answer = client.execute(SELECT, (key,)).await.expect("an answer");
-            answer.single_row::<(String,)>().expect("a row").0.len()
-        }
-    })
-    .await
+    async fn read(&self, key: i32) -> usize {
+        let answer = self.0.execute(SELECT, (key,)).await.expect("an answer");
+        answer.single_row::<(&str,)>().expect("a row").0.len()
+    }
 }
 
 /// Callers that ask again as soon as they are answered.
-async fn load<F, Fut>(lasts: Duration, mut caller: impl FnMut() -> F) -> Slice
-where
-    F: Fn(i32) -> Fut + Send + 'static,
-    Fut: Future<Output = usize> + Send,
-{
+async fn load(reader: &impl Reader, lasts: Duration) -> Slice {
     let next = Arc::new(AtomicU32::new(0));
     let began = Instant::now();
     let callers: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
-            let (next, call) = (Arc::clone(&next), caller());
+            let (next, reader) = (Arc::clone(&next), reader.clone());
             tokio::spawn(async move {
                 let mut latencies = Vec::new();
                 while began.elapsed() < lasts {
                     let key = next.fetch_add(1, Ordering::Relaxed) % KEYS;
                     let asked = Instant::now();
-                    assert_eq!(call(i32::try_from(key).expect("a small number")).await, 100);
+                    assert_eq!(reader.read(i32::try_from(key).expect("a small number")).await, 100);
                     latencies.push(asked.elapsed());
                 }
                 latencies

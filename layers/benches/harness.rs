@@ -9,26 +9,26 @@ use std::{
 };
 
 /// Whether the run is to be short (`-- --quick`).
-pub fn is_quick() -> bool {
+pub(crate) fn is_quick() -> bool {
     std::env::args().any(|argument| argument == "--quick")
 }
 
 /// Prints a figure beside its limit: `bar NAME VALUE LIMIT ok|short`.
-pub struct Bars {
+pub(crate) struct Bars {
     short: usize,
 }
 
 impl Bars {
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { short: 0 }
     }
 
-    pub fn at_most(&mut self, name: &str, value: f64, limit: f64) {
+    pub(crate) fn at_most(&mut self, name: &str, value: f64, limit: f64) {
         self.print(name, value, limit, value <= limit);
     }
 
     #[allow(dead_code, reason = "not every bench has such a bar")]
-    pub fn at_least(&mut self, name: &str, value: f64, limit: f64) {
+    pub(crate) fn at_least(&mut self, name: &str, value: f64, limit: f64) {
         self.print(name, value, limit, value >= limit);
     }
 
@@ -38,7 +38,7 @@ impl Bars {
     }
 
     /// A last line, for whoever looks only there.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         match self.short {
             0 => println!("all bars reached"),
             short => println!("{short} bars short"),
@@ -47,13 +47,13 @@ impl Bars {
 }
 
 /// Times two pieces of work in turns and returns the median time of one iteration of each, in nanoseconds.
-pub fn side_by_side(
+pub(crate) fn side_by_side(
     rounds: usize,
     iterations: u32,
     ours: &mut dyn FnMut(),
     theirs: &mut dyn FnMut(),
 ) -> (f64, f64) {
-    let mut time = |work: &mut dyn FnMut()| {
+    let time = |work: &mut dyn FnMut()| {
         let began = Instant::now();
         for _ in 0..iterations {
             work();
@@ -76,7 +76,7 @@ pub fn side_by_side(
     (median(our_times), median(their_times))
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
@@ -86,7 +86,7 @@ fn nanos(duration: Duration) -> f64 {
 }
 
 /// Polls a future until it is ready. It must be woken, or ready, at the next poll.
-pub fn finish<F: Future>(future: F) -> F::Output {
+pub(crate) fn finish<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
     loop {
@@ -97,7 +97,7 @@ pub fn finish<F: Future>(future: F) -> F::Output {
 }
 
 /// How many allocations one run of the work makes, once it is warm.
-pub fn allocations(work: &mut dyn FnMut()) -> u64 {
+pub(crate) fn allocations(work: &mut dyn FnMut()) -> u64 {
     work();
     let runs = 100;
     let counted = allocation_counter::measure(|| (0..runs).for_each(|_| work()));

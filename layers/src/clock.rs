@@ -1,13 +1,15 @@
 //! The one reader of time.
 //!
 //! Layers read the processor's time-stamp counter (through [`quanta`]): a deadline stack reads the clock
-//! several times a call, and the system's clock is the dearest thing in it. Timers are tokio's, and are armed
-//! with what remains, so that the two clocks never have to agree on more than the length of one wait.
+//! several times a call, and the system's clock is the dearest thing in it. Timers are tokio's: a moment is carried
+//! over to tokio's clock by the distance from a moment, at most a tenth of a second ago, that was read on both. So
+//! the two clocks never have to agree on more than the length of one wait.
 //!
 //! With the feature `test-util` the time is tokio's own, which a test can pause and advance. Benchmarks in the
 //! same build call `use_real_time` first.
 
 use std::{
+    cell::Cell,
     fmt,
     num::NonZeroU64,
     ops::{Add, Sub},
@@ -29,6 +31,10 @@ impl Instant {
         if tokio_time::followed() {
             return tokio_time::now();
         }
+        Self::real_now()
+    }
+
+    fn real_now() -> Self {
         Self::at(ORIGIN.saturating_add(REAL.elapsed()))
     }
 
@@ -45,6 +51,30 @@ impl Instant {
     /// The time from this moment until now, or zero if it lies in the future.
     pub fn elapsed(self) -> Duration {
         Self::now().saturating_duration_since(self)
+    }
+
+    /// This moment on tokio's clock, given a recent reading of this one; `None` if it has passed.
+    pub(crate) fn on_tokios_clock(self, now: Self) -> Option<tokio::time::Instant> {
+        if self <= now {
+            return None;
+        }
+        #[cfg(feature = "test-util")]
+        if tokio_time::followed() {
+            return Some(later(tokio::time::Instant::now(), self.saturating_duration_since(now)));
+        }
+        Some(self.anchored(now))
+    }
+
+    fn anchored(self, now: Self) -> tokio::time::Instant {
+        let anchor = match ANCHOR.get() {
+            Some(anchor) if now.saturating_duration_since(anchor.ours) < ANCHORED => anchor,
+            _ => {
+                let fresh = Anchor { ours: Self::real_now(), theirs: tokio::time::Instant::now() };
+                ANCHOR.set(Some(fresh));
+                fresh
+            }
+        };
+        later(anchor.theirs, self.saturating_duration_since(anchor.ours))
     }
 
     /// Nanoseconds on this clock, for a core that keeps its state in an atomic.
@@ -86,6 +116,26 @@ impl fmt::Debug for Instant {
             write!(f, "{:?} ago", now.saturating_duration_since(*self))
         }
     }
+}
+
+/// One moment, read on both clocks.
+#[derive(Clone, Copy)]
+struct Anchor {
+    ours: Instant,
+    theirs: tokio::time::Instant,
+}
+
+/// For how long an anchor holds: at a drift of a thousandth, far more than clocks have, it is wrong by 0.1 ms then.
+const ANCHORED: Duration = Duration::from_millis(100);
+
+thread_local! {
+    static ANCHOR: Cell<Option<Anchor>> = const { Cell::new(None) };
+}
+
+/// Saturates some thirty years from there, as tokio's own far future does.
+fn later(from: tokio::time::Instant, by: Duration) -> tokio::time::Instant {
+    const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+    from + by.min(FAR)
 }
 
 struct Real {
@@ -152,6 +202,21 @@ mod tests {
         let ours = Duration::from_nanos(REAL.elapsed() - ours);
         let ratio = ours.as_secs_f64() / systems.elapsed().as_secs_f64();
         assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn a_moment_is_the_same_on_tokios_clock() {
+        for millis in [1, 20, 150, 300, 5_000] {
+            let (now, theirs) = (Instant::real_now(), tokio::time::Instant::now());
+            let wait = Duration::from_millis(millis);
+            let error = (now + wait).anchored(now).duration_since(theirs).abs_diff(wait);
+            assert!(error < Duration::from_millis(2), "{error:?}");
+            // Some anchors are fresh, some have to be made anew.
+            std::thread::sleep(wait.min(Duration::from_millis(120)));
+        }
+        let now = Instant::now();
+        assert_eq!(now.on_tokios_clock(now), None);
+        assert!((now + Duration::MAX).on_tokios_clock(now).is_some());
     }
 
     #[test]

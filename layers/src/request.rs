@@ -28,6 +28,10 @@ pub trait HasDeadline {
     /// Brings the deadline forward to `at`. A deadline that is already earlier stays: a deadline is never
     /// extended.
     fn shorten_deadline(&mut self, at: Instant);
+
+    /// Tells that a layer enforces the deadline from here on, so that a service further in, which would enforce it
+    /// otherwise, need not arm a timer of its own. Does nothing by default.
+    fn deadline_is_enforced(&mut self) {}
 }
 
 /// How important a request is, the most important first in [`Ord`]'s sense.

@@ -70,10 +70,11 @@ where
             },
         };
         let options = self.stamped(statement.options, prepared.kind(), idempotence, prepared.verdict());
-        Ok(Request::new(operation, prepared.kind())
+        let request = Request::new(operation, prepared.kind())
             .with_idempotence(idempotence)
             .with_options(options)
-            .into_step_of(ledger, is_first))
+            .into_step_of(ledger, is_first);
+        Ok(self.settled(request))
     }
 
     /// A statement without values as a request, as it is.
@@ -131,10 +132,19 @@ where
         };
         let is_transaction = known.values().any(|prepared| prepared.kind() == Kind::Transaction);
         let kind = if is_transaction { Kind::Transaction } else { Kind::Batch };
-        Ok(Request::new(operation, kind)
+        let request = Request::new(operation, kind)
             .with_idempotence(idempotence)
             .with_options(self.stamped(batch.options, kind, idempotence, verdict))
-            .into_step_of(ledger, is_first))
+            .into_step_of(ledger, is_first);
+        Ok(self.settled(request))
+    }
+
+    /// Does now, once, what the leaf would do at each attempt.
+    fn settled(&self, mut request: Request) -> Request {
+        if let Some(statements) = self.shared.statements.get() {
+            request.settle(statements.limits());
+        }
+        request
     }
 
     /// The statement, prepared now by way of the stack.

@@ -117,19 +117,9 @@ where
     ) -> Result<Response, Error> {
         let statement = statement.into();
         let call = Call::begin("execute", &statement.options);
-        let work = async {
-            let request = self.bind(&statement, &values, &call.ledger).await?;
-            match self.all_pages(request, statement.max_pages).await {
-                Err(error) if error.is_stale_statement() => {
-                    // The server knows the statement by another id since its schema changed: once more, anew.
-                    self.forget(statement.text());
-                    let request = self.bind(&statement, &values, &call.ledger).await?;
-                    self.all_pages(request, statement.max_pages).await
-                }
-                outcome => outcome,
-            }
-        };
-        call.end(work).await
+        let outcome =
+            self.execute_to_end(&statement, &values, &call.ledger).instrument(call.span.clone()).await;
+        call.end(outcome)
     }
 
     /// Executes a statement with values, and reads one page of its result.
@@ -156,7 +146,8 @@ where
             };
             self.send(request).await
         };
-        call.end(work).await
+        let outcome = work.instrument(call.span.clone()).await;
+        call.end(outcome)
     }
 
     /// Executes a statement as it is, without values and without preparing it: for schema changes and the like.
@@ -174,7 +165,8 @@ where
             let request = self.unprepared(&statement, &call.ledger)?;
             self.all_pages(request, statement.max_pages).await
         };
-        call.end(work).await
+        let outcome = work.instrument(call.span.clone()).await;
+        call.end(outcome)
     }
 
     /// Executes several writes in one request.
@@ -195,7 +187,8 @@ where
                 outcome => outcome,
             }
         };
-        call.end(work).await
+        let outcome = work.instrument(call.span.clone()).await;
+        call.end(outcome)
     }
 
     /// Prepares a statement, once for all callers, and keeps it.
@@ -209,7 +202,8 @@ where
     pub async fn prepare(&self, text: &str) -> Result<Prepared, Error> {
         let call = Call::begin("prepare", &Options::default());
         let work = async { self.prepared(text, Options::default(), &call.ledger).await };
-        call.end(work).await
+        let outcome = work.instrument(call.span.clone()).await;
+        call.end(outcome)
     }
 
     /// A client of the same stack that does not name its layers in its type.
@@ -219,6 +213,24 @@ where
         S::Future: Send + 'static,
     {
         Client { stack: BoxCloneSyncService::new(self.stack.map_err(Into::into)), shared: self.shared }
+    }
+
+    async fn execute_to_end(
+        &self,
+        statement: &Statement<'_>,
+        values: &impl SerializeRow,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Response, Error> {
+        let request = self.bind(statement, values, ledger).await?;
+        match self.all_pages(request, statement.max_pages).await {
+            Err(error) if error.is_stale_statement() => {
+                // The server knows the statement by another id since its schema changed: once more, anew.
+                self.forget(statement.text());
+                let request = self.bind(statement, values, ledger).await?;
+                self.all_pages(request, statement.max_pages).await
+            }
+            outcome => outcome,
+        }
     }
 
     async fn send(&self, request: Request) -> Result<Response, Error> {
@@ -266,8 +278,7 @@ impl Call {
         Self { ledger, span }
     }
 
-    async fn end<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let outcome = work.instrument(self.span.clone()).await;
+    fn end<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         if !self.span.is_disabled() {
             self.span.record("attempts", field::display(&self.ledger));
             if let Err(error) = &outcome {

@@ -30,8 +30,9 @@ use crate::{
     error::Error,
     idempotence::{self, Verdict},
     leaf,
-    ledger::AttemptGuard,
+    ledger::Ledger,
     request::{CaptureColumns, Kind},
+    service::Limits,
 };
 
 /// How long a caller waits for a statement to be prepared on all nodes before it asks a single one.
@@ -122,7 +123,7 @@ pub(crate) struct Statements {
     session: Arc<Session>,
     cache: Cache<Key, Prepared>,
     flights: Mutex<HashMap<Key, Flight>>,
-    prepare_timeout: Duration,
+    limits: Limits,
 }
 
 /// A statement that is being prepared.
@@ -150,8 +151,12 @@ impl From<Failure> for Error {
 }
 
 impl Statements {
-    pub(crate) fn new(session: Arc<Session>, capacity: usize, prepare_timeout: Duration) -> Self {
-        Self { session, cache: Cache::new(capacity), flights: Mutex::default(), prepare_timeout }
+    pub(crate) fn new(session: Arc<Session>, limits: Limits) -> Self {
+        Self { session, cache: Cache::new(limits.statements), flights: Mutex::default(), limits }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The statement, if it is prepared for the session's present keyspace.
@@ -172,13 +177,13 @@ impl Statements {
     pub(crate) async fn prepare(
         self: &Arc<Self>,
         text: &Arc<str>,
-        attempt: &AttemptGuard,
+        ledger: &Arc<Ledger>,
     ) -> Result<Prepared, Error> {
         if let Some(prepared) = self.get(text) {
             return Ok(prepared);
         }
         let Some(mut flight) = self.board(text) else {
-            return self.describe(text, attempt).await;
+            return self.describe(text, ledger).await;
         };
         let patience = PATIENCE.saturating_sub(flight.started.elapsed());
         // It may still be under way then, or its task was lost with its runtime.
@@ -186,7 +191,7 @@ impl Statements {
         let landing = flight.landed.borrow().clone();
         match landing {
             Some(landing) => Ok(landing?),
-            None => self.describe(text, attempt).await,
+            None => self.describe(text, ledger).await,
         }
     }
 
@@ -210,15 +215,15 @@ impl Statements {
     }
 
     async fn fly(self: Arc<Self>, key: Key, landing: watch::Sender<Option<Landing>>) {
-        let statement = leaf::own_attempts(scylla::statement::Statement::new(&*key.text));
-        let outcome = match timeout(self.prepare_timeout, self.session.prepare(statement)).await {
+        let statement = leaf::once(&key.text, self.limits.request);
+        let outcome = match timeout(self.limits.prepare, self.session.prepare(statement)).await {
             Ok(Ok(statement)) => {
                 let prepared = Prepared::new(&self.session, Arc::clone(&key.text), Ok(statement));
                 self.cache.insert(key.clone(), prepared.clone());
                 Ok(prepared)
             }
             Ok(Err(error)) => Err(Failure::Prepare(error)),
-            Err(_) => Err(Failure::TimedOut(self.prepare_timeout)),
+            Err(_) => Err(Failure::TimedOut(self.limits.prepare)),
         };
         self.flights().remove(&key);
         // Nobody may be waiting any more.
@@ -226,9 +231,9 @@ impl Statements {
     }
 
     /// Asks a single node for the statement's bind markers.
-    async fn describe(self: &Arc<Self>, text: &Arc<str>, attempt: &AttemptGuard) -> Result<Prepared, Error> {
-        let mut statement = leaf::own_attempts(scylla::statement::Statement::new(&**text));
-        statement.set_history_listener(attempt.listener());
+    async fn describe(self: &Arc<Self>, text: &Arc<str>, ledger: &Arc<Ledger>) -> Result<Prepared, Error> {
+        let mut statement = leaf::once(text, self.limits.request);
+        statement.set_history_listener(leaf::listener(ledger));
         let columns = CaptureColumns::default();
         let outcome = self.session.query_single_page(statement, &columns, PagingState::start()).await;
         match (columns.take(), outcome) {

@@ -38,13 +38,15 @@ pub(crate) use self::{
 };
 use crate::{
     idempotence::{self, Analysis},
+    leaf::configure,
     ledger::Ledger,
+    service::Limits,
 };
 
 /// One request to the cluster. See the [module](self) for more.
 #[derive(Clone)]
 pub struct Request {
-    pub(crate) operation: Operation,
+    operation: Operation,
     pub(crate) options: Options,
     kind: Kind,
     idempotence: Idempotence,
@@ -52,6 +54,10 @@ pub struct Request {
     ledger: Arc<Ledger>,
     // Whether it is a later step of an operation that has entered the stack already.
     is_step: bool,
+    // Whether a layer watches the deadline.
+    is_deadline_enforced: bool,
+    // Whether the driver's statement carries what this request asks for.
+    is_settled: bool,
 }
 
 /// What is to be done. Every variant shares its data between copies.
@@ -103,6 +109,8 @@ impl Request {
             deadline: None,
             ledger: Arc::default(),
             is_step: false,
+            is_deadline_enforced: false,
+            is_settled: false,
         }
     }
 
@@ -115,12 +123,14 @@ impl Request {
     /// Sets the consistency level, in place of the session's.
     pub fn with_consistency(mut self, consistency: Consistency) -> Self {
         self.options.consistency = Some(consistency);
+        self.is_settled = false;
         self
     }
 
     /// Sets the consistency level of the conditional part of a lightweight transaction, in place of the session's.
     pub fn with_serial_consistency(mut self, consistency: SerialConsistency) -> Self {
         self.options.serial_consistency = Some(consistency);
+        self.is_settled = false;
         self
     }
 
@@ -133,6 +143,7 @@ impl Request {
     /// Sets the rows a page. Values below 1 count as 1.
     pub fn with_page_size(mut self, rows: i32) -> Self {
         self.options.page_size = Some(rows.max(1));
+        self.is_settled = false;
         self
     }
 
@@ -148,12 +159,14 @@ impl Request {
     /// Asks the server for a trace. It is costly.
     pub fn with_tracing(mut self, tracing: bool) -> Self {
         self.options.tracing = tracing;
+        self.is_settled = false;
         self
     }
 
     /// Sets the write's timestamp, in microseconds since 1970, the same for all attempts.
     pub fn with_timestamp(mut self, microseconds: i64) -> Self {
         self.options.timestamp = Some(microseconds);
+        self.is_settled = false;
         self
     }
 
@@ -165,6 +178,7 @@ impl Request {
 
     pub(crate) fn with_options(mut self, options: Options) -> Self {
         self.options = options;
+        self.is_settled = false;
         self
     }
 
@@ -173,7 +187,35 @@ impl Request {
         self.ledger = Arc::clone(ledger);
         self.deadline = ledger.deadline();
         self.is_step = !first;
+        self.is_settled = false;
         self
+    }
+
+    /// Writes what the request asks for into the driver's statement, once for all its copies.
+    pub(crate) fn settle(&mut self, limits: &Limits) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
+        let (options, limit) = (self.options, limits.of(self.kind));
+        match &mut self.operation {
+            Operation::Bound { bound, .. } => {
+                let bound = Arc::make_mut(bound);
+                configure!(*bound, options, limit, self.ledger);
+                if let Some(size) = options.page_size {
+                    bound.set_page_size(size);
+                }
+            }
+            Operation::Batch { batch, .. } => configure!(*Arc::make_mut(batch), options, limit, self.ledger),
+            Operation::Prepare { .. } | Operation::Text { .. } => {}
+        }
+    }
+
+    pub(crate) fn is_deadline_enforced(&self) -> bool {
+        self.is_deadline_enforced
+    }
+
+    pub(crate) fn into_operation(self) -> Operation {
+        self.operation
     }
 
     /// What the statement does.
@@ -215,6 +257,7 @@ impl Request {
         let mut request = self.clone().with_page(next);
         request.is_step = true;
         request.deadline = self.ledger.deadline();
+        request.is_deadline_enforced = false;
         request
     }
 }
@@ -229,6 +272,10 @@ impl HasDeadline for Request {
         self.deadline = Some(at);
         // The outermost layer that sets a deadline sets it for all steps of the operation.
         self.ledger.fix_deadline(at);
+    }
+
+    fn deadline_is_enforced(&mut self) {
+        self.is_deadline_enforced = true;
     }
 }
 

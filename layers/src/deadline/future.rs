@@ -70,7 +70,7 @@ where
         let Some(Bound { deadline, allowed }) = *this.bound else {
             return Poll::Pending;
         };
-        ready!(this.timer.poll(cx, || deadline.remaining()));
+        ready!(this.timer.poll(cx, || deadline.on_tokios_clock(deadline - allowed)));
         this.call.end();
         telemetry::count_timeout(this.name, TimeoutScope::Total);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Total, allowed).into()))

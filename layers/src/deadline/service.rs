@@ -50,6 +50,7 @@ where
         if allowed.is_zero() {
             return DeadlineFuture::refused(self.name);
         }
+        request.deadline_is_enforced();
         DeadlineFuture::bounded(self.inner.call(request), deadline, allowed, self.name)
     }
 }

@@ -99,7 +99,10 @@ where
                 }
                 StateProj::BackingOff { timer } => {
                     let wait = this.retries.as_ref().map_or(Duration::ZERO, |retries| retries.wait);
-                    ready!(timer.poll(cx, || wait));
+                    ready!(timer.poll(cx, || {
+                        let now = Instant::now();
+                        (now + wait).on_tokios_clock(now)
+                    }));
                     this.state.set(State::Readying);
                 }
                 StateProj::Readying => {

@@ -1,14 +1,14 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::{Rejection, TimeoutScope, readiness::ReadyCall, telemetry, timer::Timer};
+use crate::{Rejection, TimeoutScope, clock::Instant, readiness::ReadyCall, telemetry, timer::Timer};
 
 pin_project! {
     /// The future of a [`Timeout`](super::Timeout) service.
@@ -47,9 +47,10 @@ where
             return Poll::Ready(outcome);
         }
         let limit = *this.limit;
-        if this.timer.poll(cx, || limit).is_pending() {
-            return Poll::Pending;
-        }
+        ready!(this.timer.poll(cx, || {
+            let now = Instant::now();
+            (now + limit).on_tokios_clock(now)
+        }));
         this.call.end();
         telemetry::count_timeout(this.name, TimeoutScope::Attempt);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Attempt, limit).into()))
