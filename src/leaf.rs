@@ -4,7 +4,13 @@
 //! speculative execution, and no time limit but the one that bounds an attempt where nothing else does. That holds for
 //! a session of the caller's as well, whatever its execution profile says.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use palisade::{HasDeadline, Instant, Rejection, TimeoutScope};
 use scylla::{
@@ -14,6 +20,7 @@ use scylla::{
     statement::Statement,
 };
 use tokio::time::timeout;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
     error::{Error, ErrorKind},
@@ -22,9 +29,51 @@ use crate::{
     service::{Limits, Shared},
 };
 
-/// What the driver does for one attempt. Its own futures take some kilobytes: boxed here, once, they are not moved
-/// through every layer.
-pub(crate) type Work = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send>>;
+/// What the driver does for one attempt.
+///
+/// Its futures take four kilobytes. Boxed here, once, they are not moved through every layer; and since that is more
+/// than allocators give back and hand out quickly, a thread keeps the boxes of attempts that have ended for those to
+/// come.
+#[derive(Debug)]
+pub(crate) struct Work(Option<Boxed>);
+
+type Boxed = ReusableBoxFuture<'static, Result<Response, Error>>;
+
+/// How many boxes a thread keeps: about 256 KiB.
+const SPARE_BOXES: usize = 64;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Boxed>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Work {
+    fn new(work: impl Future<Output = Result<Response, Error>> + Send + 'static) -> Self {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        Self(Some(match spare {
+            Some(mut spare) => {
+                spare.set(work);
+                spare
+            }
+            None => ReusableBoxFuture::new(work),
+        }))
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response, Error>> {
+        let Some(work) = &mut self.0 else {
+            return Poll::Pending;
+        };
+        let outcome = ready!(work.poll(cx));
+        // What has ended holds nothing any more.
+        if let Some(ended) = self.0.take() {
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < SPARE_BOXES {
+                    spare.push(ended);
+                }
+            });
+        }
+        Poll::Ready(outcome)
+    }
+}
 
 /// Carries out a request, once.
 pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
@@ -34,9 +83,10 @@ pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
     match own_deadline {
         None => work,
         // No layer watches this deadline.
-        Some(deadline) => Box::pin(async move {
+        Some(deadline) => Work::new(async move {
             let left = deadline.saturating_duration_since(Instant::now());
-            within(TimeoutScope::Total, left, work).await
+            let mut work = work;
+            within(TimeoutScope::Total, left, poll_fn(|cx| work.poll(cx))).await
         }),
     }
 }
@@ -45,15 +95,15 @@ fn operation(shared: Arc<Shared>, request: Request) -> Work {
     let (kind, options) = (request.kind(), request.options);
     let ledger = Arc::clone(request.ledger());
     match request.into_operation() {
-        Operation::Bound { bound, page } => Box::pin(async move {
+        Operation::Bound { bound, page } => Work::new(async move {
             let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
             Response::of_result(result, next)
         }),
-        Operation::Batch { batch, rows } => Box::pin(async move {
+        Operation::Batch { batch, rows } => Work::new(async move {
             let result = shared.session.batch(&batch, &*rows).await?;
             Response::of_result(result, PagingStateResponse::NoMorePages)
         }),
-        Operation::Text { text, row, page } => Box::pin(async move {
+        Operation::Text { text, row, page } => Work::new(async move {
             let mut statement = Statement::new(&*text);
             let limit = shared.limits.of(kind);
             configure!(statement, options, limit, ledger);
@@ -66,7 +116,7 @@ fn operation(shared: Arc<Shared>, request: Request) -> Work {
             }
             Ok(response)
         }),
-        Operation::Prepare { text } => Box::pin(async move {
+        Operation::Prepare { text } => Work::new(async move {
             let preparing = shared.statements.prepare(&text, &ledger);
             let prepared = within(TimeoutScope::Attempt, shared.limits.request, preparing).await?;
             Ok(Response::of_prepared(prepared, &shared.statements))

@@ -139,7 +139,7 @@ impl Future for ResponseFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let span = this.span.enter();
-        let outcome = ready!(this.attempt.work(|| this.work.as_mut().poll(cx)));
+        let outcome = ready!(this.attempt.work(|| this.work.poll(cx)));
         if !this.span.is_disabled() {
             if let Some(node) = this.attempt.node() {
                 this.span.record("node", field::display(node));

@@ -55,7 +55,8 @@ where
                 }
                 return self.unprepared(statement, ledger);
             }
-            self.prepared(statement.text(), statement.options, ledger).await?
+            // Rare, and large: boxed, so that the usual path stays small.
+            Box::pin(self.prepared(statement.text(), statement.options, ledger)).await?
         };
         let idempotence = idempotence::resolve(statement.idempotent, prepared.verdict())?;
         let operation = match prepared.statement() {

@@ -226,8 +226,11 @@ where
             Err(error) if error.is_stale_statement() => {
                 // The server knows the statement by another id since its schema changed: once more, anew.
                 self.forget(statement.text());
-                let request = self.bind(statement, values, ledger).await?;
-                self.all_pages(request, statement.max_pages).await
+                let again = async {
+                    let request = self.bind(statement, values, ledger).await?;
+                    self.all_pages(request, statement.max_pages).await
+                };
+                Box::pin(again).await
             }
             outcome => outcome,
         }
