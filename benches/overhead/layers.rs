@@ -118,7 +118,7 @@ pub(crate) fn run(bars: &mut Bars) {
         tower::retry::RetryLayer::new(TowerPolicy { left: 2, budget: std::sync::Arc::default() });
 
     let mut both = |name: &str, limit: f64, ours: &mut dyn FnMut(), theirs: &mut dyn FnMut()| {
-        let (rounds, iterations) = if is_quick() { (61, 20_000) } else { (301, 50_000) };
+        let (rounds, iterations) = if is_quick() { (61, 10_000) } else { (301, 50_000) };
         let (our_time, their_time) = side_by_side(rounds, iterations, ours, theirs);
         println!("{name}: {our_time:.0} ns, tower {their_time:.0} ns");
         bars.at_most(&format!("{name}_ratio"), our_time / their_time, limit);

@@ -61,7 +61,8 @@ pub(crate) fn side_by_side(
         nanos(began.elapsed()) / f64::from(iterations)
     };
     // Warm caches and branch predictors.
-    (time(ours), time(theirs));
+    time(ours);
+    time(theirs);
     let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         // Whoever goes second finds another machine: they take turns at that too.

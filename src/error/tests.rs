@@ -44,6 +44,7 @@ use Again::{Always, IfIdempotent, Never};
 
 /// Every error that a server can answer with: its kind, where the fault lies, when to send again, and whether
 /// another node may do better.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn server_errors() -> Vec<(DbError, Kind, Fault, Again, bool)> {
     let quorum = Consistency::Quorum;
     let mut table = vec![

@@ -17,18 +17,19 @@ use tower_cassandra::{Batch, BoxClient, Cassandra, Client, ErrorKind, Kind, Requ
 
 use crate::cluster::{client_with_table, session, shared};
 
+#[derive(Debug, PartialEq, DeserializeRow, SerializeRow)]
+struct User {
+    id: i64,
+    name: Option<String>,
+    born: CqlTimestamp,
+}
+
 #[tokio::test]
 async fn rows_are_read_as_the_types_that_the_caller_names() {
     let Some(client) = client_with_table("users", "id bigint PRIMARY KEY, name text, born timestamp").await
     else {
         return;
     };
-    #[derive(Debug, PartialEq, DeserializeRow, SerializeRow)]
-    struct User {
-        id: i64,
-        name: Option<String>,
-        born: CqlTimestamp,
-    }
     let ada = User { id: 7, name: Some("ada".to_owned()), born: CqlTimestamp(-4_866_912_000_000) };
     client.execute("INSERT INTO users (id, name, born) VALUES (?, ?, ?)", &ada).await.unwrap();
 

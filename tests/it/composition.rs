@@ -150,12 +150,12 @@ async fn a_ledger_layer_names_the_nodes_in_a_bare_stack() {
 
 #[test]
 fn a_leaf_is_cheap_to_clone_and_goes_anywhere() {
+    fn shared<T: Send + Sync + 'static>() {}
     fn all<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
     all::<Cassandra>();
     all::<Request>();
     all::<Client<Cassandra>>();
     all::<tower_cassandra::BoxClient>();
-    fn shared<T: Send + Sync + 'static>() {}
     shared::<Error>();
     shared::<Response>();
     assert_eq!(size_of::<Cassandra>(), size_of::<usize>());

@@ -103,7 +103,7 @@ async fn each_ends_in_time(client: &tower_cassandra::BoxClient, opcode: RequestO
     let outcome = match opcode {
         RequestOpcode::Query => client.query("SELECT v FROM lost").await.map(drop),
         RequestOpcode::Prepare => {
-            let fresh = format!("SELECT v FROM lost WHERE k = ? /* {:?} */", began);
+            let fresh = format!("SELECT v FROM lost WHERE k = ? /* {began:?} */");
             client.prepare(&fresh).await.map(drop)
         }
         RequestOpcode::Execute => client.execute("SELECT v FROM lost WHERE k = ?", (1,)).await.map(drop),
@@ -115,14 +115,17 @@ async fn each_ends_in_time(client: &tower_cassandra::BoxClient, opcode: RequestO
     let error = outcome.unwrap_err();
     assert!(error.is_timeout(), "{opcode:?}: {error}");
     assert!(began.elapsed() < LIMIT + SLACK, "{opcode:?}: {:?}", began.elapsed());
-    assert!(error.attempts().unwrap().len() >= 1, "{opcode:?}: {error}");
+    assert!(!error.attempts().unwrap().is_empty(), "{opcode:?}: {error}");
 }
+
+/// Of a request that passed: what it does, whether it counts, and its deadline.
+type Step = (Kind, bool, Option<palisade::Instant>);
 
 #[tokio::test]
 async fn a_preparation_passes_the_stack_under_one_deadline_and_is_counted_once() {
     let Some(proxied) = Proxied::start().await else { return };
     let client = proxied.client_with_table("passes").await;
-    let seen: Arc<Mutex<Vec<(Kind, bool, Option<palisade::Instant>)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Step>>> = Arc::default();
     let record = Arc::clone(&seen);
     let stack = ServiceBuilder::new()
         .layer(DeadlineLayer::new(Timeouts::total(Duration::from_secs(5))))
@@ -222,10 +225,7 @@ async fn an_ambiguous_failure_of_what_is_not_idempotent_is_sent_once() {
 
     // An idempotent one is sent as often as allowed, and the error tells of each attempt.
     let error = retrying.execute("SELECT v FROM once WHERE k = ?", (1,)).await;
-    let error = match error {
-        Err(error) => error,
-        Ok(_) => panic!("an answer was forged"),
-    };
+    let Err(error) = error else { panic!("an answer was forged") };
     let attempts = error.attempts().unwrap().attempts();
     let kinds: Vec<_> = attempts.iter().map(|attempt| attempt.kind).collect();
     assert_eq!(kinds, [Kind::Prepare, Kind::Read, Kind::Read, Kind::Read]);
