@@ -98,6 +98,35 @@ async fn no_operation_outlasts_its_limit_when_its_frame_is_lost() {
     proxied.finish().await;
 }
 
+/// A deadline that no layer watches is watched by the leaf.
+#[tokio::test]
+async fn a_timeout_of_a_statements_own_holds_with_and_without_layers() {
+    let Some(mut proxied) = Proxied::start().await else { return };
+    let client = proxied.client_with_table("own_timeout").await;
+    let select = "SELECT v FROM own_timeout WHERE k = ?";
+    let long = Timeouts::total(Duration::from_secs(60));
+    let layered = Client::new(DeadlineLayer::new(long).layer(client.stack().clone())).boxed();
+    client.execute(select, (1,)).await.unwrap();
+    layered.execute(select, (1,)).await.unwrap();
+
+    let _lost = proxied.swallow(RequestOpcode::Execute);
+    for client in [client.clone().boxed(), layered] {
+        let began = Instant::now();
+        let error = client.execute(Statement::new(select).timeout(LIMIT), (1,)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout(TimeoutScope::Total), "{error}");
+        assert!((LIMIT..LIMIT + SLACK).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    let _lost = proxied.swallow(RequestOpcode::Query);
+    let mut request = Request::text("SELECT v FROM own_timeout");
+    palisade::HasDeadline::shorten_deadline(&mut request, palisade::Instant::now() + LIMIT);
+    let began = Instant::now();
+    let error = client.stack().clone().oneshot(request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout(TimeoutScope::Total), "{error}");
+    assert!((LIMIT..LIMIT + SLACK).contains(&began.elapsed()), "{:?}", began.elapsed());
+    proxied.finish().await;
+}
+
 async fn each_ends_in_time(client: &tower_cassandra::BoxClient, opcode: RequestOpcode) {
     let began = Instant::now();
     let outcome = match opcode {
@@ -205,6 +234,11 @@ async fn every_attempt_of_a_write_is_the_same_frame() {
         .into();
     assert_eq!(frames[0], frames[1]);
     assert_eq!(frames[1], frames[2]);
+
+    // A timestamp is in them: without one a frame is eight bytes shorter.
+    let unstamped = retrying.client_timestamps(false);
+    unstamped.execute(insert, (1, 1)).await.unwrap();
+    assert_eq!(passed.recv().await.unwrap().0.body.len() + 8, frames[2].len());
     proxied.finish().await;
 }
 
