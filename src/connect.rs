@@ -15,10 +15,7 @@ use tokio::time::{sleep, timeout};
 
 #[cfg(feature = "rustls")]
 use crate::tls::Tls;
-use crate::{
-    error::Error,
-    service::{Cassandra, Limits},
-};
+use crate::{error::Error, limits::Limits, service::Cassandra};
 
 /// Settings for a new session.
 ///
@@ -366,11 +363,15 @@ impl CassandraBuilder {
             .build()
     }
 
+    #[cfg(feature = "rustls")]
     const fn is_tls(&self) -> bool {
-        #[cfg(feature = "rustls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "rustls"))]
-        return false;
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "rustls"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    const fn is_tls(&self) -> bool {
+        false
     }
 
     /// The driver builds a session even where it could not read the cluster's topology, from the contact points
@@ -419,7 +420,7 @@ mod tests {
             CassandraBuilder::new().check().unwrap_err().to_string(),
             "`contact_points` is empty: name at least one node, as host or host:port"
         );
-        let cases: [(&str, String); 10] = [
+        let cases: [(&str, String); 11] = [
             ("contact_points", problem(|builder| builder.contact_point(" "))),
             ("keyspace", problem(|builder| builder.keyspace(""))),
             ("datacenter", problem(|builder| builder.datacenter(""))),
@@ -430,6 +431,7 @@ mod tests {
             ("connect_timeout", problem(|builder| builder.connect_timeout(Duration::ZERO))),
             ("request_timeout", problem(|builder| builder.request_timeout(Duration::ZERO))),
             ("prepare_timeout", problem(|builder| builder.prepare_timeout(Duration::ZERO))),
+            ("schema_timeout", problem(|builder| builder.schema_timeout(Duration::ZERO))),
         ];
         for (setting, problem) in cases {
             assert!(problem.starts_with(&format!("`{setting}` ")), "{problem}");

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, ErrorKind},
     request::{Kind, Operation, Options, Request, Row},
     response::Response,
-    service::{Limits, Shared},
+    service::Shared,
 };
 
 /// What the driver does for one attempt.
@@ -211,14 +211,4 @@ pub(crate) fn no_retries() -> Arc<dyn RetryPolicy> {
 /// What tells a ledger which node the driver asks.
 pub(crate) fn listener(ledger: &Arc<crate::ledger::Ledger>) -> Arc<dyn HistoryListener> {
     Arc::clone(ledger) as Arc<dyn HistoryListener>
-}
-
-impl Limits {
-    /// What bounds an attempt of this kind where nothing else does.
-    pub(crate) fn of(&self, kind: Kind) -> Duration {
-        match kind {
-            Kind::Schema | Kind::Truncate => self.schema,
-            _ => self.request,
-        }
-    }
 }

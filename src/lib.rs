@@ -7,6 +7,7 @@ mod error;
 pub mod idempotence;
 mod leaf;
 pub mod ledger;
+mod limits;
 mod prepared;
 pub mod request;
 mod response;

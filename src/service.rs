@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use scylla::client::session::Session;
@@ -17,6 +16,7 @@ use crate::{
     error::Error,
     leaf::{self, Work},
     ledger::AttemptGuard,
+    limits::Limits,
     prepared::Statements,
     request::Request,
     response::Response,
@@ -38,28 +38,6 @@ pub(crate) struct Shared {
     pub(crate) session: Arc<Session>,
     pub(crate) statements: Arc<Statements>,
     pub(crate) limits: Limits,
-}
-
-/// What bounds an attempt where nothing else does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) request: Duration,
-    pub(crate) schema: Duration,
-    pub(crate) prepare: Duration,
-    pub(crate) await_agreement: bool,
-    pub(crate) statements: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            request: Duration::from_secs(30),
-            schema: Duration::from_secs(60),
-            prepare: Duration::from_secs(30),
-            await_agreement: true,
-            statements: 1_024,
-        }
-    }
 }
 
 impl Cassandra {

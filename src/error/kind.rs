@@ -32,7 +32,7 @@ pub enum ErrorKind {
     Unavailable,
     /// The coordinator has too much to do. Send less.
     Overloaded,
-    /// `ScyllaDB`'s per-partition rate limit is reached. Send less to this partition.
+    /// ScyllaDB's per-partition rate limit is reached. Send less to this partition.
     RateLimited,
     /// The node is still joining the ring. Another can answer.
     Bootstrapping,

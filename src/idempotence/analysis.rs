@@ -377,7 +377,7 @@ fn name<'a>(token: &Token<'a>) -> Option<&'a str> {
     }
 }
 
-/// Functions of the server that give another value at each call, by the names of Cassandra 3 to 5 and `ScyllaDB`.
+/// Functions of the server that give another value at each call, by the names of Cassandra 3 to 5 and ScyllaDB.
 fn gives_another_value_each_time(function: &str) -> bool {
     matches!(function, "now" | "uuid")
         || matches!(

@@ -31,8 +31,8 @@ use crate::{
     idempotence::{self, Verdict},
     leaf,
     ledger::Ledger,
+    limits::Limits,
     request::{CaptureColumns, Kind},
-    service::Limits,
 };
 
 /// How long a caller waits for a statement to be prepared on all nodes before it asks a single one.

@@ -40,7 +40,7 @@ use crate::{
     idempotence::{self, Analysis},
     leaf::configure,
     ledger::Ledger,
-    service::Limits,
+    limits::Limits,
 };
 
 /// One request to the cluster. See the [module](self) for more.

@@ -15,7 +15,7 @@ use scylla::{
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_cassandra::{Batch, BoxClient, Cassandra, Client, ErrorKind, Kind, Request, Statement, Timeouts};
 
-use crate::cluster::{client_with_table, session, shared};
+use crate::cluster::{client_with_table, create_table, session, shared};
 
 #[derive(Debug, PartialEq, DeserializeRow, SerializeRow)]
 struct User {
@@ -228,8 +228,7 @@ async fn a_stack_can_be_called_without_a_client() {
 #[tokio::test]
 async fn the_recommended_stack_serves_every_operation() {
     let Some(cassandra) = session().await else { return };
-    crate::cluster::create_table(&Client::new(cassandra.clone()), "stacked", "k int PRIMARY KEY, v int")
-        .await;
+    create_table(&Client::new(cassandra.clone()), "stacked", "k int PRIMARY KEY, v int").await;
     let client = Client::new(
         ServiceBuilder::new()
             .layer(DeadlineLayer::new(Timeouts::total(Duration::from_secs(5))))
@@ -259,6 +258,52 @@ async fn statements_survive_a_change_of_the_schema() {
     client.query("CREATE TABLE changing (k int PRIMARY KEY, other text)").await.unwrap();
     let found = client.execute(select, (1,)).await.unwrap();
     assert_eq!(found.columns().unwrap().get_by_index(1).unwrap().name(), "other");
+}
+
+#[tokio::test]
+async fn batches_survive_a_change_of_the_schema() {
+    let Some(client) = client_with_table("changing_batch", "k int PRIMARY KEY, v int").await else { return };
+    let insert = "INSERT INTO changing_batch (k, v) VALUES (?, ?)";
+    let write = |k: i32| Batch::unlogged().with(insert, (k, k)).with(insert, (k + 1, k));
+    client.batch(write(1)).await.unwrap();
+    client.query("ALTER TABLE changing_batch ADD w int").await.unwrap();
+    client.batch(write(3)).await.unwrap();
+    client.query("DROP TABLE changing_batch").await.unwrap();
+    assert_eq!(client.batch(write(5)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    client.query("CREATE TABLE changing_batch (k int PRIMARY KEY, v int)").await.unwrap();
+    client.batch(write(7)).await.unwrap();
+    assert_eq!(client.query("SELECT k FROM changing_batch").await.unwrap().rows_num(), 2);
+}
+
+#[tokio::test]
+async fn a_counter_batch_with_other_members_is_refused_by_the_server_and_not_repeated() {
+    let Some(client) = client_with_table("mixed_counter", "k int PRIMARY KEY, c counter").await else {
+        return;
+    };
+    create_table(&client, "mixed_other", "k int PRIMARY KEY, v int").await;
+    let mixed = Batch::counter()
+        .with("UPDATE mixed_counter SET c = c + ? WHERE k = 1", (Counter(1),))
+        .with("INSERT INTO mixed_other (k, v) VALUES (?, ?)", (1, 1));
+    let error = client.batch(mixed).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(!error.is_retryable() && !error.may_have_been_applied());
+    assert_eq!(client.query("SELECT k FROM mixed_other").await.unwrap().rows_num(), 0);
+}
+
+/// A session belongs to the runtime that made it, and can be used from another.
+#[test]
+fn a_client_is_used_from_several_runtimes() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (home, away) = (tokio::runtime::Runtime::new().unwrap(), runtime());
+    let Some(client) = home.block_on(client_with_table("runtimes", "k int PRIMARY KEY")) else { return };
+    away.block_on(async {
+        client.execute("INSERT INTO runtimes (k) VALUES (?)", (1,)).await.unwrap();
+    });
+    // A preparation that was begun on a runtime that is gone does not keep later callers waiting.
+    drop(away);
+    home.block_on(async {
+        assert_eq!(client.execute("SELECT k FROM runtimes WHERE k = ?", (1,)).await.unwrap().rows_num(), 1);
+    });
 }
 
 #[tokio::test]

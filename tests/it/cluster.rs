@@ -3,6 +3,7 @@
 use std::{
     env,
     fmt::Display,
+    io::Write,
     sync::{LazyLock, Once},
     time::Duration,
 };
@@ -15,24 +16,41 @@ use tower_cassandra::{Cassandra, CassandraBuilder, Client};
 pub(crate) const KEYSPACE: &str = "it";
 
 /// Says why tests do not run here. Where nothing may be left out, as under `CI`, that is a failure.
-fn skip<T>(why: impl Display) -> Option<T> {
-    assert!(env::var_os("CI").is_none(), "the tests cannot run: {why}");
-    println!("NOT RUN: {why}");
+pub(crate) fn skip<T>(why: impl Display) -> Option<T> {
+    assert!(env::var_os("CI").is_none(), "a test cannot run: {why}");
+    // Past the test harness, which would keep it to itself.
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
     None
 }
 
-fn start(describe: impl FnOnce() -> cassandra_cluster::Builder) -> Option<Cluster> {
-    if let Err(missing) = cassandra_cluster::requirements() {
-        return skip(missing);
+/// What a test needs that a cluster of the user's cannot give.
+fn not_in_the_users(what: &str) -> Option<()> {
+    match cassandra_cluster::external() {
+        None => Some(()),
+        Some(_) => skip(format!("{what} in a cluster of our own only; unset CASSANDRA_CONTACT_POINTS")),
     }
+}
+
+/// A cluster of our own, or `None` where none can be started.
+fn start(describe: impl FnOnce() -> cassandra_cluster::Builder) -> Option<Cluster> {
+    cassandra_cluster::requirements().ok()?;
     Some(describe().start().unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The cluster, or the reason why there is none, for each test that wants it.
+fn own(cluster: &'static LazyLock<Option<Cluster>>) -> Option<&'static Cluster> {
+    cluster.as_ref().or_else(|| match cassandra_cluster::requirements() {
+        Err(missing) => skip(missing),
+        Ok(()) => skip("the cluster did not start"),
+    })
 }
 
 /// Where the functional tests' cluster is: the user's, or one of our own that lives as long as this process.
 pub(crate) fn shared() -> Option<Vec<String>> {
     static OWN: LazyLock<Option<Cluster>> = LazyLock::new(|| start(Cluster::builder));
     cassandra_cluster::external().or_else(|| {
-        let points = OWN.as_ref()?.contact_points();
+        let points = own(&OWN)?.contact_points();
         Some(points.iter().map(ToString::to_string).collect())
     })
 }
@@ -88,12 +106,9 @@ pub(crate) async fn ring() -> Option<Ring> {
     static RING: LazyLock<Option<Cluster>> =
         LazyLock::new(|| start(|| Cluster::builder().datacenter("dc1", 3)));
     static TURN: Mutex<()> = Mutex::const_new(());
-    if cassandra_cluster::external().is_some() {
-        println!("NOT RUN: faults are made in a cluster of our own only; unset CASSANDRA_CONTACT_POINTS");
-        return None;
-    }
+    not_in_the_users("faults are made")?;
     let turn = TURN.lock().await;
-    let cluster = RING.as_ref()?;
+    let cluster = own(&RING)?;
     for node in 1..=cluster.size() {
         if cluster.is_paused(node) {
             cluster.resume(node).unwrap();
@@ -129,9 +144,6 @@ impl Ring {
 pub(crate) fn locked() -> Option<&'static Cluster> {
     static LOCKED: LazyLock<Option<Cluster>> =
         LazyLock::new(|| start(|| Cluster::builder().auth(true).tls(Tls::Required)));
-    if cassandra_cluster::external().is_some() {
-        println!("NOT RUN: logins are tried in a cluster of our own only; unset CASSANDRA_CONTACT_POINTS");
-        return None;
-    }
-    LOCKED.as_ref()
+    not_in_the_users("logins are tried")?;
+    own(&LOCKED)
 }

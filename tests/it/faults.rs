@@ -128,7 +128,7 @@ async fn a_write_that_is_not_idempotent_is_not_repeated_when_its_node_hangs_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_under_way_costs_no_idempotent_call() {
+async fn a_node_that_is_killed_under_way_costs_a_handful_of_calls_at_most() {
     let Some(ring) = ring().await else { return };
     let client = resilient(ring.session().await);
     warm(&client).await;

@@ -1,9 +1,5 @@
 //! The crate against a real Cassandra.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test that cannot go on has failed, and one that does not run says so"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
 mod client;
@@ -14,3 +10,4 @@ mod faults;
 mod idempotence;
 mod prepared;
 mod proxy;
+mod spans;

@@ -37,6 +37,24 @@ async fn a_thousand_callers_cause_one_preparation() {
 }
 
 #[tokio::test]
+async fn only_as_many_statements_are_kept_as_allowed() {
+    let Some(mut proxied) = Proxied::start().await else { return };
+    proxied.client_with_table("bounded").await;
+    let client = Client::new(proxied.settings().prepared_statements(4).connect().await.unwrap());
+    let text = |n: usize| format!("SELECT v FROM bounded WHERE k = ? /* kept {n} */");
+    for n in 0..12 {
+        client.execute(text(n), (1,)).await.unwrap();
+    }
+    let mut prepares = proxied.watch(RequestOpcode::Prepare);
+    for n in 0..12 {
+        client.execute(text(n), (1,)).await.unwrap();
+    }
+    let anew = prepares.with_text("/* kept ");
+    assert!((8..=12).contains(&anew), "{anew} of 12 were prepared anew with room for 4");
+    proxied.finish().await;
+}
+
+#[tokio::test]
 async fn a_preparation_that_hangs_is_bounded_by_the_deadline_and_holds_nobody_up_afterwards() {
     let Some(mut proxied) = Proxied::start().await else { return };
     let client = proxied.client_with_table("hung").await;

@@ -38,7 +38,10 @@ impl Proxied {
     pub(crate) async fn start() -> Option<Self> {
         // The keyspace is made by then.
         drop(cluster::session().await?);
-        let real: SocketAddr = cluster::shared()?[0].parse().ok()?;
+        let point = cluster::shared()?.remove(0);
+        let Ok(real) = point.parse::<SocketAddr>() else {
+            return cluster::skip(format!("a proxy needs an address and a port, and {point} is none"));
+        };
         let address = SocketAddr::new(get_exclusive_local_address(), real.port());
         let node = Node::builder()
             .real_address(real)
