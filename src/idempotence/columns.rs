@@ -22,8 +22,7 @@ pub(crate) fn refine(
         let column = pending.column.as_deref()?;
         let table = marker.table_spec();
         let table = schema?.get_keyspace(table.ks_name())?.tables.get(table.table_name())?;
-        // An unquoted name is kept in lower case.
-        let column = table.columns.get(column).or_else(|| table.columns.get(&column.to_ascii_lowercase()))?;
+        let column = table.columns.get(column)?;
         Some(matches!(column.typ, ColumnType::Collection { frozen: true, .. }))
     })
 }
@@ -54,7 +53,7 @@ fn refine_by(
 fn judge(usage: Use, column: &ColumnSpec<'_>) -> Option<Reason> {
     let shape = Shape::of(column.typ());
     match (usage, shape) {
-        (Use::Added | Use::Removed, Shape::Counter) => Some(Reason::Counter),
+        (Use::Added | Use::Removed | Use::Written, Shape::Counter) => Some(Reason::Counter),
         (Use::Added, Shape::List) => Some(Reason::ListAppend),
         (Use::Removed, Shape::List) => Some(Reason::ListRemoval),
         (Use::Written, Shape::List) => Some(Reason::WholeList),

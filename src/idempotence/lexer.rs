@@ -35,7 +35,8 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of a statement, or `None` if a string, a quoted name or a comment does not end.
+/// The tokens of a statement, or `None` if a string, a quoted name or a comment does not end, or a bind marker has no
+/// name.
 pub(super) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
     let mut tokens = Vec::new();
     let mut rest = cql;
@@ -55,11 +56,14 @@ pub(super) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
             '$' if rest.starts_with("$$") => (Token::Text, rest[2..].find("$$")? + 4),
             '?' => (Token::Marker(None), 1),
             ':' if !(braces > 0 && tokens.last().is_some_and(Token::ends_operand)) => {
-                let name = word(&rest[1..]);
-                if name.is_empty() {
-                    (Token::Symbol(':'), 1)
+                let name = skip_blank(&rest[1..])?;
+                let before = rest.len() - name.len();
+                if name.starts_with('"') {
+                    let length = quoted(name, '"')?;
+                    (Token::Marker(Some(&name[1..length - 1])), before + length)
                 } else {
-                    (Token::Marker(Some(name)), 1 + name.len())
+                    let name = Some(word(name)).filter(|name| !name.is_empty())?;
+                    (Token::Marker(Some(name)), before + name.len())
                 }
             }
             _ if is_uuid(rest) => (Token::Number, UUID_LENGTH),
@@ -85,7 +89,7 @@ fn skip_blank(text: &str) -> Option<&str> {
     let mut rest = text.trim_start();
     loop {
         rest = if rest.starts_with("--") || rest.starts_with("//") {
-            rest.split_once('\n').map_or("", |(_, after)| after)
+            rest.split_once(['\n', '\r']).map_or("", |(_, after)| after)
         } else if let Some(comment) = rest.strip_prefix("/*") {
             comment.split_once("*/")?.1
         } else {
@@ -162,6 +166,12 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_ends_with_its_line_whatever_ends_that() {
+        assert_eq!(lexed("a -- b\rc"), [Token::Word("a"), Token::Word("c")]);
+        assert_eq!(lexed("a // b\nc"), [Token::Word("a"), Token::Word("c")]);
+    }
+
+    #[test]
     fn numbers_blobs_durations_and_uuids_are_one_token() {
         for one in ["1", "1.5e-3", "0xdeadbeef", "1h30m", "a1b2c3d4-e5f6-4711-8888-0123456789ab"] {
             assert_eq!(lexed(one), [Token::Number], "{one}");
@@ -180,6 +190,8 @@ mod tests {
             lexed("{:k::v}"),
             [Symbol('{'), Marker(Some("k")), Symbol(':'), Marker(Some("v")), Symbol('}')]
         );
+        assert_eq!(lexed(": key, :\"Key\""), [Marker(Some("key")), Symbol(','), Marker(Some("Key"))]);
+        assert_eq!(tokens("k = :"), None);
     }
 
     #[test]

@@ -29,7 +29,8 @@
 //! Cassandra stores each element of a list under an id that the coordinator makes, and writes a whole list as a
 //! deletion of what is older than the write, followed by the elements. Two attempts with the same timestamp do not
 //! delete each other's elements: the list would hold everything twice. So a write of a whole list (not a frozen
-//! one) never gets a client timestamp here, and is repeated only if the caller says that it may be.
+//! one) never gets a client timestamp here, nor does what may be one, and it is repeated only if the caller says that it
+//! may be.
 
 mod analysis;
 mod columns;
@@ -54,7 +55,6 @@ pub(crate) use self::columns::refine;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     reason: Option<Reason>,
-    writes_list: bool,
 }
 
 impl Verdict {
@@ -68,13 +68,13 @@ impl Verdict {
         self.reason
     }
 
-    /// Whether all attempts can carry one timestamp: not where a whole list is written.
+    /// Whether all attempts can carry one timestamp: not where a whole list is written, or may be.
     pub(crate) fn can_be_stamped(self) -> bool {
-        !self.writes_list
+        self.reason.is_none()
     }
 
     fn because(reason: Reason) -> Self {
-        Self { reason: Some(reason), writes_list: reason == Reason::WholeList }
+        Self { reason: Some(reason) }
     }
 
     /// Both together: what is proved outweighs what is not known.
@@ -83,7 +83,7 @@ impl Verdict {
             (Some(ours), Some(theirs)) if !ours.is_proof() && theirs.is_proof() => Some(theirs),
             (ours, theirs) => ours.or(theirs),
         };
-        Self { reason, writes_list: self.writes_list || other.writes_list }
+        Self { reason }
     }
 }
 

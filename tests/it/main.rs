@@ -8,6 +8,8 @@ mod composition;
 mod connect;
 mod faults;
 mod idempotence;
+mod load;
 mod prepared;
 mod proxy;
 mod spans;
+mod types;
