@@ -112,7 +112,7 @@ impl<'a> Batch<'a> {
 
     /// Asks the server for a trace. It is costly.
     pub fn tracing(mut self, tracing: bool) -> Self {
-        self.options.tracing = tracing;
+        self.options.tracing = Some(tracing);
         self
     }
 

@@ -175,7 +175,8 @@ impl CassandraBuilder {
         self
     }
 
-    /// What bounds an attempt where neither a deadline nor a layer does.
+    /// What bounds an attempt that has no deadline, or a later one only by a layer of its own: the limit of a
+    /// `TimeoutLayer` above this has no effect without a deadline.
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.limits.request = limit;
         self
@@ -227,6 +228,17 @@ impl CassandraBuilder {
         self
     }
 
+    /// Uses a session that exists already, with these limits (`request_timeout`, `schema_timeout`, `prepare_timeout`,
+    /// `schema_agreement`, `prepared_statements`). The other settings are of no use then: the session has its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a limit makes no sense.
+    pub fn over_session(self, session: impl Into<Arc<Session>>) -> Result<Cassandra, Error> {
+        self.check_limits()?;
+        Ok(Cassandra::new(session.into(), self.limits))
+    }
+
     /// Connects, and checks that the cluster can be used: its topology is known, the datacenter and the keyspace
     /// exist, and a node answers a query.
     ///
@@ -255,12 +267,6 @@ impl CassandraBuilder {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let above_zero = |setting, duration: Duration| {
-            if duration.is_zero() {
-                return Err(ConfigError::new(setting, "must be above zero: nothing could end in time"));
-            }
-            Ok(())
-        };
         if self.contact_points.is_empty() {
             return Err(ConfigError::new(
                 "contact_points",
@@ -287,13 +293,17 @@ impl CassandraBuilder {
         if self.connect_attempts == 0 {
             return Err(ConfigError::new("connect_attempts", "must be at least 1: 1 means no second try"));
         }
+        above_zero("connect_timeout", self.connect_timeout)?;
+        self.check_limits()
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
         if self.limits.statements == 0 {
             return Err(ConfigError::new(
                 "prepared_statements",
                 "must be at least 1: no statement could be kept",
             ));
         }
-        above_zero("connect_timeout", self.connect_timeout)?;
         above_zero("request_timeout", self.limits.request)?;
         above_zero("schema_timeout", self.limits.schema)?;
         above_zero("prepare_timeout", self.limits.prepare)
@@ -313,7 +323,7 @@ impl CassandraBuilder {
         match timeout(self.connect_timeout, connecting).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::unconnected(format!(
-                "no session with {} within {:?}: the node accepts connections, but does not answer",
+                "no session with {} within {:?}: check that the address is right and that the node answers",
                 self.contact_points.join(", "),
                 self.connect_timeout
             ))),
@@ -325,7 +335,7 @@ impl CassandraBuilder {
             .known_nodes(&self.contact_points)
             .default_execution_profile_handle(self.profile().into_handle())
             .compression(self.compression)
-            .connection_timeout(self.connect_timeout)
+            .connection_timeout(self.connection_timeout())
             .auto_await_schema_agreement(false)
             .schema_agreement_timeout(self.limits.schema);
         if let Some(keyspace) = &self.keyspace {
@@ -345,6 +355,12 @@ impl CassandraBuilder {
             Some(DriverSettings(change)) => change(builder),
             None => builder,
         }
+    }
+
+    /// The driver tries one contact point after the other: one that swallows everything must leave time for the rest.
+    fn connection_timeout(&self) -> Duration {
+        let points = u32::try_from(self.contact_points.len()).unwrap_or(u32::MAX);
+        (self.connect_timeout / points.saturating_add(1)).min(Duration::from_secs(5))
     }
 
     /// The layers own every attempt: no retries, no speculative execution, no time limit in the driver.
@@ -397,6 +413,13 @@ impl CassandraBuilder {
             _ => Ok(()),
         }
     }
+}
+
+fn above_zero(setting: &'static str, duration: Duration) -> Result<(), ConfigError> {
+    if duration.is_zero() {
+        return Err(ConfigError::new(setting, "must be above zero: nothing could end in time"));
+    }
+    Ok(())
 }
 
 /// A session is ready when a node has answered.

@@ -6,9 +6,9 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    future::{poll_fn, ready},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
     time::Duration,
 };
 
@@ -62,7 +62,7 @@ impl Work {
         let Some(work) = &mut self.0 else {
             return Poll::Pending;
         };
-        let outcome = ready!(work.poll(cx));
+        let outcome = task::ready!(work.poll(cx));
         // What has ended holds nothing any more.
         if let Some(ended) = self.0.take() {
             SPARE.with_borrow_mut(|spare| {
@@ -77,24 +77,43 @@ impl Work {
 
 /// Carries out a request, once.
 pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
-    request.settle(&shared.limits);
-    let own_deadline = request.deadline().filter(|_| !request.is_deadline_enforced());
-    let work = operation(Arc::clone(shared), request);
+    let mut limit = shared.limits.of(request.kind());
+    let mut own_deadline = None;
+    if let Some(deadline) = request.deadline() {
+        let left = deadline.remaining();
+        if left.is_zero() {
+            return Work::new(ready(Err(Rejection::timed_out(TimeoutScope::Total, left).into())));
+        }
+        if left > limit {
+            // Who gives a call more time than is usual means it.
+            limit = left;
+            request.unsettle();
+        }
+        own_deadline = (!request.is_deadline_enforced()).then_some(left);
+    }
+    request.settle(limit);
+    let work = operation(Arc::clone(shared), request, limit);
     match own_deadline {
         None => work,
         // No layer watches this deadline.
-        Some(deadline) => Work::new(async move {
-            let left = deadline.saturating_duration_since(Instant::now());
+        Some(left) => Work::new(async move {
             let mut work = work;
             within(TimeoutScope::Total, left, poll_fn(|cx| work.poll(cx))).await
         }),
     }
 }
 
-fn operation(shared: Arc<Shared>, request: Request) -> Work {
+fn operation(shared: Arc<Shared>, request: Request, limit: Duration) -> Work {
     let (kind, options) = (request.kind(), request.options);
     let ledger = Arc::clone(request.ledger());
     match request.into_operation() {
+        Operation::Bound { bound, page } if kind == Kind::Schema => Work::new(async move {
+            agreed(&shared, limit, async {
+                let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
+                Response::of_result(result, next)
+            })
+            .await
+        }),
         Operation::Bound { bound, page } => Work::new(async move {
             let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
             Response::of_result(result, next)
@@ -105,20 +124,16 @@ fn operation(shared: Arc<Shared>, request: Request) -> Work {
         }),
         Operation::Text { text, row, page } => Work::new(async move {
             let mut statement = Statement::new(&*text);
-            let limit = shared.limits.of(kind);
             configure!(statement, options, limit, ledger);
             if let Some(size) = options.page_size {
                 statement.set_page_size(size);
             }
-            let response = query(&shared, statement, row.as_deref(), page).await?;
-            if kind == Kind::Schema && shared.limits.await_agreement {
-                within(TimeoutScope::Attempt, limit, agree(&shared)).await?;
-            }
-            Ok(response)
+            let query = query(&shared, statement, row.as_deref(), page);
+            if kind == Kind::Schema { agreed(&shared, limit, query).await } else { query.await }
         }),
         Operation::Prepare { text } => Work::new(async move {
             let preparing = shared.statements.prepare(&text, &ledger);
-            let prepared = within(TimeoutScope::Attempt, shared.limits.request, preparing).await?;
+            let prepared = within(TimeoutScope::Attempt, limit, preparing).await?;
             Ok(Response::of_prepared(prepared, &shared.statements))
         }),
     }
@@ -137,17 +152,28 @@ async fn query(
     Response::of_result(result, next)
 }
 
-/// Waits until all nodes have the new schema, and the driver knows it.
-async fn agree(shared: &Shared) -> Result<(), Error> {
-    let session = &shared.session;
-    session.await_schema_agreement().await.map_err(|error| {
-        let message = format!("the schema was changed, but the nodes do not agree on it yet: {error}");
-        Error::after(ErrorKind::SchemaAgreement, message)
-    })?;
-    session.refresh_metadata().await.map_err(|error| {
-        let message = format!("the schema was changed, but could not be read again: {error}");
-        Error::after(ErrorKind::SchemaAgreement, message)
-    })
+/// Changes the schema, and waits until all nodes have the new one and the driver knows it, all within the limit.
+async fn agreed(
+    shared: &Shared,
+    limit: Duration,
+    change: impl Future<Output = Result<Response, Error>>,
+) -> Result<Response, Error> {
+    let began = Instant::now();
+    let response = change.await?;
+    shared.statements.clear();
+    if shared.limits.await_agreement {
+        let session = &shared.session;
+        let agreement = async {
+            session.await_schema_agreement().await.map_err(|error| error.to_string())?;
+            session.refresh_metadata().await.map_err(|error| error.to_string())
+        };
+        let agreement = timeout(limit.saturating_sub(began.elapsed()), agreement).await;
+        agreement.unwrap_or_else(|_| Err(format!("it took more than {limit:?}"))).map_err(|why| {
+            let message = format!("the schema was changed, but the nodes may not agree on it yet: {why}");
+            Error::after(ErrorKind::SchemaAgreement, message)
+        })?;
+    }
+    Ok(response)
 }
 
 async fn within<T>(
@@ -178,8 +204,8 @@ macro_rules! configure {
         if options.timestamp.is_some() {
             statement.set_timestamp(options.timestamp);
         }
-        if options.tracing {
-            statement.set_tracing(true);
+        if let Some(tracing) = options.tracing {
+            statement.set_tracing(tracing);
         }
     }};
 }

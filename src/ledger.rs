@@ -36,8 +36,11 @@ use crate::{
     request::Kind,
 };
 
-/// A ledger keeps the first and the last attempts, and this many in all.
+/// How many attempts a ledger keeps. Of more it forgets the oldest that succeeded, or else the oldest but the first few.
 const KEPT: usize = 32;
+
+/// How many of the first attempts are not forgotten.
+const FIRST: usize = 8;
 
 /// The attempts of one logical request, shared by all its copies, its prepare and its pages.
 #[derive(Debug, Default)]
@@ -49,9 +52,10 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Entries {
     // One attempt is the rule, and two are no exception: they need no allocation of their own.
-    list: SmallVec<[Attempt; 2]>,
-    // Attempts that found the list full. They are counted, not kept.
-    beyond: usize,
+    // Each with its number.
+    list: SmallVec<[(usize, Attempt); 2]>,
+    // How many attempts there were.
+    count: usize,
 }
 
 /// One attempt of a request.
@@ -86,13 +90,12 @@ pub enum Outcome {
 impl Ledger {
     /// All attempts so far, the oldest first; at most 32 are kept.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.lock().list.to_vec()
+        self.lock().list.iter().map(|(_, attempt)| attempt.clone()).collect()
     }
 
     /// How many attempts were made so far.
     pub fn len(&self) -> usize {
-        let entries = self.lock();
-        entries.list.len() + entries.beyond
+        self.lock().count
     }
 
     /// Whether no attempt was made yet.
@@ -102,8 +105,10 @@ impl Ledger {
 
     /// The nodes that were asked so far and did not answer well, in the order of the attempts.
     pub fn failed_nodes(&self) -> Vec<SocketAddr> {
-        let failed = |attempt: &&Attempt| !matches!(attempt.outcome, Outcome::Succeeded(_));
-        self.lock().list.iter().filter(failed).filter_map(|attempt| attempt.node).collect()
+        let entries = self.lock();
+        let attempts = entries.list.iter().map(|(_, attempt)| attempt);
+        let failed = attempts.filter(|attempt| !matches!(attempt.outcome, Outcome::Succeeded(_)));
+        failed.filter_map(|attempt| attempt.node).collect()
     }
 
     /// The deadline that the request got when it entered its stack, the same for its prepare and its pages.
@@ -120,18 +125,22 @@ impl Ledger {
     pub(crate) fn begin(self: &Arc<Self>, kind: Kind) -> AttemptGuard {
         let started = Instant::now();
         let mut entries = self.lock();
-        let index = entries.list.len();
-        if index < KEPT {
-            entries.list.push(Attempt { kind, node: None, started, outcome: Outcome::Pending });
-        } else {
-            entries.beyond += 1;
+        let number = entries.count;
+        entries.count += 1;
+        if entries.list.len() == KEPT {
+            let succeeded =
+                |(_, attempt): &(usize, Attempt)| matches!(attempt.outcome, Outcome::Succeeded(_));
+            let forgotten = entries.list.iter().position(succeeded).unwrap_or(FIRST);
+            entries.list.remove(forgotten);
         }
+        entries.list.push((number, Attempt { kind, node: None, started, outcome: Outcome::Pending }));
         drop(entries);
-        AttemptGuard { ledger: Arc::clone(self), index, started, ended: false }
+        AttemptGuard { ledger: Arc::clone(self), number, started, ended: false }
     }
 
-    fn update(&self, index: usize, change: impl FnOnce(&mut Attempt)) {
-        if let Some(attempt) = self.lock().list.get_mut(index) {
+    fn update(&self, number: usize, change: impl FnOnce(&mut Attempt)) {
+        let mut entries = self.lock();
+        if let Some((_, attempt)) = entries.list.iter_mut().rev().find(|entry| entry.0 == number) {
             change(attempt);
         }
     }
@@ -145,16 +154,16 @@ impl Ledger {
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.lock();
-        for (index, attempt) in entries.list.iter().enumerate() {
+        for (index, (_, attempt)) in entries.list.iter().enumerate() {
             if index > 0 {
                 f.write_str("; ")?;
             }
             attempt.fmt(f)?;
         }
-        if entries.beyond > 0 {
-            write!(f, "; and {} more", entries.beyond)?;
+        match entries.count - entries.list.len() {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
         }
-        Ok(())
     }
 }
 
@@ -190,8 +199,7 @@ impl fmt::Display for Rounded {
 #[derive(Debug)]
 pub(crate) struct AttemptGuard {
     ledger: Arc<Ledger>,
-    // Beyond the list for an attempt that is counted and not kept.
-    index: usize,
+    number: usize,
     started: Instant,
     ended: bool,
 }
@@ -200,7 +208,7 @@ impl AttemptGuard {
     /// Does a piece of the attempt's work, such as a poll of it. A request that the driver begins meanwhile belongs to
     /// this attempt.
     pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
-        let before = CURRENT.replace(self.index);
+        let before = CURRENT.replace(self.number);
         let done = work();
         CURRENT.set(before);
         done
@@ -208,7 +216,8 @@ impl AttemptGuard {
 
     /// The node that the driver asks, once it has chosen one.
     pub(crate) fn node(&self) -> Option<SocketAddr> {
-        self.ledger.lock().list.get(self.index)?.node
+        let entries = self.ledger.lock();
+        entries.list.iter().rev().find(|entry| entry.0 == self.number)?.1.node
     }
 
     /// Closes the entry.
@@ -219,7 +228,7 @@ impl AttemptGuard {
             Err(error) => Outcome::Failed(error.kind(), after),
         };
         self.ended = true;
-        self.ledger.update(self.index, |attempt| attempt.outcome = outcome);
+        self.ledger.update(self.number, |attempt| attempt.outcome = outcome);
     }
 }
 
@@ -227,7 +236,7 @@ impl Drop for AttemptGuard {
     fn drop(&mut self) {
         if !self.ended {
             let outcome = Outcome::Abandoned(self.started.elapsed());
-            self.ledger.update(self.index, |attempt| attempt.outcome = outcome);
+            self.ledger.update(self.number, |attempt| attempt.outcome = outcome);
         }
     }
 }
@@ -311,6 +320,21 @@ mod tests {
         assert_eq!(ledger.len(), 100);
         assert_eq!(ledger.attempts().len(), KEPT);
         assert!(ledger.to_string().ends_with("; and 68 more"));
+
+        // What failed is kept, however much succeeded before and after.
+        for round in 0..100 {
+            let mut attempt = ledger.begin(Kind::Read);
+            match round {
+                50 => attempt.end::<()>(&Err(Error::caller(ErrorKind::Syntax, ""))),
+                _ => attempt.end(&Ok(())),
+            }
+        }
+        assert!(ledger.to_string().contains(" syntax after "), "{ledger}");
+        for _ in 0..100 {
+            drop(ledger.begin(Kind::Read));
+        }
+        assert_eq!((ledger.len(), ledger.attempts().len()), (300, KEPT));
+        assert!(matches!(ledger.attempts()[KEPT - 1].outcome, Outcome::Abandoned(_)));
     }
 
     #[test]

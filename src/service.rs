@@ -58,7 +58,8 @@ impl Cassandra {
     /// Uses a session that exists already.
     ///
     /// Its retry policy, speculative execution and request timeout are set aside for requests that come this way,
-    /// since all attempts belong to the layers. Its load balancing and its consistency levels stay.
+    /// since all attempts belong to the layers. Its load balancing and its consistency levels stay. For other limits
+    /// than the default ones, see [`CassandraBuilder::over_session`].
     pub fn from_session(session: impl Into<Arc<Session>>) -> Self {
         Self::new(session.into(), Limits::default())
     }

@@ -92,7 +92,7 @@ impl<'a> Statement<'a> {
 
     /// Asks the server for a trace; see [`Response::tracing_ids`](crate::Response::tracing_ids). It is costly.
     pub fn tracing(mut self, tracing: bool) -> Self {
-        self.options.tracing = tracing;
+        self.options.tracing = Some(tracing);
         self
     }
 
@@ -114,6 +114,11 @@ impl<'a> Statement<'a> {
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
+    }
+
+    /// The same by its text, so that it is prepared anew.
+    pub(crate) fn anew(&self) -> Statement<'_> {
+        Statement { source: Source::Text(Cow::Borrowed(self.text())), ..*self }
     }
 
     pub(crate) fn text(&self) -> &str {

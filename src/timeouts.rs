@@ -52,7 +52,7 @@ impl Timeouts {
         }
     }
 
-    /// Sets the limit for the preparation of a statement.
+    /// Sets the limit for an attempt to prepare a statement. A whole call, of which that is a step, has its own.
     pub fn prepare(mut self, limit: Duration) -> Self {
         self.prepare = limit;
         self
@@ -87,7 +87,8 @@ impl Limit<Request> for Timeouts {
         }
         match request.kind() {
             Kind::Schema | Kind::Truncate => self.schema,
-            Kind::Prepare => self.prepare,
+            // A preparation is a step of a call: it has no more time than that.
+            Kind::Prepare if !self.yields => self.prepare,
             _ => self.usual,
         }
     }
@@ -111,6 +112,15 @@ mod tests {
             assert_eq!(limit(timeouts, "CREATE TABLE t (k int PRIMARY KEY)"), Duration::from_secs(60));
             assert_eq!(limit(timeouts, "TRUNCATE t"), Duration::from_secs(60));
         }
+    }
+
+    #[test]
+    fn a_preparation_has_the_time_of_the_call_that_it_is_a_step_of() {
+        let prepare = Request::prepare("SELECT a FROM t");
+        let short = Duration::from_millis(10);
+        assert_eq!(Timeouts::total(LIMIT).prepare(short).limit(&prepare), LIMIT);
+        assert_eq!(Timeouts::attempt(LIMIT).prepare(short).limit(&prepare), short);
+        assert_eq!(Timeouts::attempt(LIMIT).limit(&prepare), Duration::from_secs(1));
     }
 
     #[test]

@@ -6,12 +6,22 @@
 
 use std::sync::LazyLock;
 
+use palisade::Idempotence;
 use scylla::policies::timestamp_generator::{MonotonicTimestampGenerator, TimestampGenerator};
+
+use crate::{idempotence::Verdict, request::Kind};
 
 static GENERATOR: LazyLock<MonotonicTimestampGenerator> = LazyLock::new(MonotonicTimestampGenerator::new);
 
+/// The timestamp of a write that may be repeated, and `None` for anything else.
+pub(crate) fn of_write(kind: Kind, idempotence: Idempotence, verdict: Verdict) -> Option<i64> {
+    let is_write = matches!(kind, Kind::Write | Kind::Batch);
+    let may_be_repeated = idempotence == Idempotence::Yes && verdict.can_be_stamped();
+    (is_write && may_be_repeated).then(next)
+}
+
 /// Microseconds since 1970, each greater than the last.
-pub(crate) fn next() -> i64 {
+fn next() -> i64 {
     GENERATOR.next_timestamp()
 }
 

@@ -4,7 +4,8 @@ use std::{fmt, path::Path, sync::Arc};
 
 use palisade::ConfigError;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use scylla::client::session::TlsContext;
@@ -39,7 +40,7 @@ impl Tls {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the file cannot be read or has no certificate.
     pub fn trusting(ca_pem: impl AsRef<Path>) -> Result<Self, Error> {
-        let builder = ClientConfig::builder().with_root_certificates(roots(ca_pem.as_ref())?);
+        let builder = builder()?.with_root_certificates(roots(ca_pem.as_ref())?);
         Ok(Self::from_config(Arc::new(builder.with_no_client_auth())))
     }
 
@@ -53,7 +54,7 @@ impl Tls {
         certificate_pem: impl AsRef<Path>,
         key_pem: impl AsRef<Path>,
     ) -> Result<Self, Error> {
-        let builder = ClientConfig::builder().with_root_certificates(roots(ca_pem.as_ref())?);
+        let builder = builder()?.with_root_certificates(roots(ca_pem.as_ref())?);
         let chain = certificates(certificate_pem.as_ref())?;
         let key = PrivateKeyDer::from_pem_file(key_pem.as_ref())
             .map_err(|error| problem(key_pem.as_ref(), &error))?;
@@ -70,6 +71,15 @@ impl Tls {
     pub(crate) fn context(&self) -> TlsContext {
         Arc::clone(&self.config).into()
     }
+}
+
+/// The cryptography that the process has chosen, or else AWS-LC's, by which the driver encrypts.
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()));
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConfigError::new("tls", format!("cannot be used: {error}")).into())
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, Error> {

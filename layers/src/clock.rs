@@ -60,7 +60,7 @@ impl Instant {
         }
         #[cfg(feature = "test-util")]
         if tokio_time::followed() {
-            return Some(later(tokio::time::Instant::now(), self.saturating_duration_since(now)));
+            return Some(later(tokio::time::Instant::now(), self.saturating_duration_since(Self::now())));
         }
         Some(self.anchored(now))
     }

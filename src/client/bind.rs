@@ -39,6 +39,8 @@ where
         ledger: &Arc<Ledger>,
     ) -> Result<Request, Error> {
         let kept = match &statement.source {
+            // What is not worth preparing, such as a schema change, has steps that only a text takes.
+            Source::Prepared(prepared) if !prepared.kind().is_preparable() => None,
             Source::Prepared(prepared) if prepared.statement().is_some() => Some(prepared.clone()),
             Source::Prepared(_) | Source::Text(_) => self.kept(statement.text()),
         };
@@ -143,7 +145,8 @@ where
     /// Does now, once, what the leaf would do at each attempt.
     fn settled(&self, mut request: Request) -> Request {
         if let Some(statements) = self.shared.statements.get() {
-            request.settle(statements.limits());
+            let limit = statements.limits().of(request.kind());
+            request.settle(request.timeout().map_or(limit, |own| limit.max(own)));
         }
         request
     }
@@ -181,6 +184,15 @@ where
         self.shared.statements.get()?.get(text)
     }
 
+    /// Whether values may not fit because the statement was prepared before somebody changed the schema.
+    pub(super) fn is_outdated(&self, statement: &Statement<'_>, error: &Error) -> bool {
+        let prepared = || match &statement.source {
+            Source::Prepared(prepared) => Some(prepared.clone()),
+            Source::Text(text) => self.kept(text),
+        };
+        error.kind() == ErrorKind::Values && prepared().is_some_and(|prepared| prepared.may_be_outdated())
+    }
+
     pub(super) fn forget(&self, text: &str) {
         if let Some(statements) = self.shared.statements.get() {
             statements.forget(text);
@@ -195,10 +207,8 @@ where
         idempotence: Idempotence,
         verdict: Verdict,
     ) -> Options {
-        let is_write = matches!(kind, Kind::Write | Kind::Batch);
-        let may_be_repeated = idempotence == Idempotence::Yes && verdict.can_be_stamped();
-        if self.shared.timestamps && is_write && may_be_repeated && options.timestamp.is_none() {
-            options.timestamp = Some(timestamp::next());
+        if self.shared.timestamps && options.timestamp.is_none() {
+            options.timestamp = timestamp::of_write(kind, idempotence, verdict);
         }
         options
     }

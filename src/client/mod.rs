@@ -4,11 +4,14 @@ mod bind;
 
 use std::{
     fmt,
+    pin::pin,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use palisade::Instant;
+use palisade::{Instant, Rejection, TimeoutScope};
 use scylla::{response::PagingState, serialize::row::SerializeRow};
+use tokio::time::timeout;
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 use tracing::{Instrument, Span, field};
 
@@ -117,9 +120,8 @@ where
     ) -> Result<Response, Error> {
         let statement = statement.into();
         let call = Call::begin("execute", &statement.options);
-        let outcome =
-            self.execute_to_end(&statement, &values, &call.ledger).instrument(call.span.clone()).await;
-        call.end(outcome)
+        let pages = Pages::All { most: statement.max_pages };
+        call.end(call.run(self.bound_and_sent(&statement, &values, &pages, &call.ledger)).await)
     }
 
     /// Executes a statement with values, and reads one page of its result.
@@ -138,16 +140,8 @@ where
     ) -> Result<Response, Error> {
         let statement = statement.into();
         let call = Call::begin("execute_page", &statement.options);
-        let work = async {
-            let request = self.bind(&statement, &values, &call.ledger).await?;
-            let request = match page {
-                Some(page) => request.with_page(page),
-                None => request,
-            };
-            self.send(request).await
-        };
-        let outcome = work.instrument(call.span.clone()).await;
-        call.end(outcome)
+        let pages = Pages::One { from: page };
+        call.end(call.run(self.bound_and_sent(&statement, &values, &pages, &call.ledger)).await)
     }
 
     /// Executes a statement as it is, without values and without preparing it: for schema changes and the like.
@@ -165,8 +159,7 @@ where
             let request = self.unprepared(&statement, &call.ledger)?;
             self.all_pages(request, statement.max_pages).await
         };
-        let outcome = work.instrument(call.span.clone()).await;
-        call.end(outcome)
+        call.end(call.run(work).await)
     }
 
     /// Executes several writes in one request.
@@ -187,8 +180,7 @@ where
                 outcome => outcome,
             }
         };
-        let outcome = work.instrument(call.span.clone()).await;
-        call.end(outcome)
+        call.end(call.run(work).await)
     }
 
     /// Prepares a statement, once for all callers, and keeps it.
@@ -202,8 +194,7 @@ where
     pub async fn prepare(&self, text: &str) -> Result<Prepared, Error> {
         let call = Call::begin("prepare", &Options::default());
         let work = async { self.prepared(text, Options::default(), &call.ledger).await };
-        let outcome = work.instrument(call.span.clone()).await;
-        call.end(outcome)
+        call.end(call.run(work).await)
     }
 
     /// A client of the same stack that does not name its layers in its type.
@@ -215,24 +206,40 @@ where
         Client { stack: BoxCloneSyncService::new(self.stack.map_err(Into::into)), shared: self.shared }
     }
 
-    async fn execute_to_end(
+    /// Makes a request of a statement and its values, and sends it.
+    async fn bound_and_sent(
         &self,
         statement: &Statement<'_>,
         values: &impl SerializeRow,
+        pages: &Pages,
         ledger: &Arc<Ledger>,
     ) -> Result<Response, Error> {
-        let request = self.bind(statement, values, ledger).await?;
-        match self.all_pages(request, statement.max_pages).await {
-            Err(error) if error.is_stale_statement() => {
-                // The server knows the statement by another id since its schema changed: once more, anew.
+        let outcome = match self.bind(statement, values, ledger).await {
+            Ok(request) => self.read(request, pages).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            // The server knows the statement by another id since its schema changed, or its bind markers may have
+            // other types since: once more, anew.
+            Err(error) if error.is_stale_statement() || self.is_outdated(statement, &error) => {
                 self.forget(statement.text());
+                let statement = statement.anew();
                 let again = async {
-                    let request = self.bind(statement, values, ledger).await?;
-                    self.all_pages(request, statement.max_pages).await
+                    let request = self.bind(&statement, values, ledger).await?;
+                    self.read(request, pages).await
                 };
+                // Rare, and large: boxed, so that the usual path stays small.
                 Box::pin(again).await
             }
             outcome => outcome,
+        }
+    }
+
+    async fn read(&self, request: Request, pages: &Pages) -> Result<Response, Error> {
+        match pages {
+            Pages::All { most } => self.all_pages(request, *most).await,
+            Pages::One { from: None } => self.send(request).await,
+            Pages::One { from: Some(page) } => self.send(request.with_page(page.clone())).await,
         }
     }
 
@@ -264,10 +271,17 @@ impl<S: fmt::Debug> fmt::Debug for Client<S> {
     }
 }
 
-/// One logical request: its ledger, and its span.
+/// What is wanted of a result.
+enum Pages {
+    All { most: usize },
+    One { from: Option<PagingState> },
+}
+
+/// One logical request: its ledger, its span, and how long it may take if the caller said so.
 struct Call {
     ledger: Arc<Ledger>,
     span: Span,
+    limit: Option<Duration>,
 }
 
 impl Call {
@@ -278,7 +292,19 @@ impl Call {
         }
         let span =
             tracing::debug_span!("cassandra", operation, attempts = field::Empty, error = field::Empty);
-        Self { ledger, span }
+        Self { ledger, span, limit: options.timeout }
+    }
+
+    /// Does the work of the call, within its limit whatever the layers do.
+    async fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut work = pin!(work.instrument(self.span.clone()));
+        let Some(limit) = self.limit else {
+            return work.await;
+        };
+        match timeout(limit, work.as_mut()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Rejection::timed_out(TimeoutScope::Total, limit).into()),
+        }
     }
 
     fn end<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {

@@ -27,12 +27,13 @@ impl Error {
 fn judge(error: &NewSessionError, points: &str, tls: bool) -> (table::Row, String) {
     let caller = |kind| (kind, Class::new(Fault::Caller, Effect::NotApplied));
     if let NewSessionError::UseKeyspaceError(error) = error {
-        return match error {
-            UseKeyspaceError::BadKeyspaceName(_) | UseKeyspaceError::RequestError(_) => {
-                (caller(ErrorKind::Invalid), format!("the keyspace cannot be used: {error}; create it first"))
-            }
-            _ => (unreachable(), format!("the keyspace cannot be used: {error}")),
+        let row = match error {
+            UseKeyspaceError::BadKeyspaceName(_) => caller(ErrorKind::Invalid),
+            UseKeyspaceError::RequestError(error) => table::attempt(error),
+            _ => unreachable(),
         };
+        let advice = if row.0 == ErrorKind::Invalid { "; create it first" } else { "" };
+        return (row, format!("the keyspace cannot be used: {error}{advice}"));
     }
     if let NewSessionError::FailedToResolveAnyHostname(names) = error {
         let names = names.join(", ");

@@ -28,7 +28,8 @@ pub enum ErrorKind {
     Refused,
 
     // Answers of a coordinator.
-    /// Not enough replicas are up for the consistency level. Nothing was done. Lower the level or wait.
+    /// Not enough replicas are up for the consistency level. A write of a single partition was not done; of several,
+    /// some may be. Lower the level or wait.
     Unavailable,
     /// The coordinator has too much to do. Send less.
     Overloaded,
@@ -36,7 +37,8 @@ pub enum ErrorKind {
     RateLimited,
     /// The node is still joining the ring. Another can answer.
     Bootstrapping,
-    /// Not enough replicas answered the coordinator in time for a read. Safe to repeat.
+    /// Not enough replicas answered the coordinator in time for a read. Safe to repeat where it was one: a counter
+    /// update and a conditional write read too.
     ReadTimeout,
     /// Not enough replicas answered the coordinator in time for a write. It may be applied later.
     WriteTimeout,
@@ -66,6 +68,9 @@ pub enum ErrorKind {
     ConnectionFull,
     /// Driver and server do not understand each other.
     Protocol,
+    /// The server knows the statement by another id since its schema changed. [`Client`](crate::Client) prepares it
+    /// anew by itself; who binds statements has to.
+    StaleStatement,
 
     // After the statement was carried out.
     /// The schema was changed, but the nodes did not agree on it in time. Wait, do not repeat.
@@ -110,6 +115,7 @@ impl ErrorKind {
             Self::Unreachable => "unreachable",
             Self::ConnectionFull => "connection_full",
             Self::Protocol => "protocol",
+            Self::StaleStatement => "stale_statement",
             Self::SchemaAgreement => "schema_agreement",
             Self::Rows => "rows",
             Self::TooManyPages => "too_many_pages",

@@ -128,13 +128,7 @@ impl Error {
 
     /// Whether the statement has to be prepared and bound anew, because the server knows it by another id now.
     pub(crate) fn is_stale_statement(&self) -> bool {
-        use scylla::errors::RequestAttemptError::{RepreparedIdChanged, RepreparedIdMissingInBatch};
-        matches!(
-            &self.0.cause,
-            Cause::Execution(ExecutionError::LastAttemptError(
-                RepreparedIdChanged { .. } | RepreparedIdMissingInBatch
-            ))
-        )
+        self.kind() == ErrorKind::StaleStatement
     }
 }
 

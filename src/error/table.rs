@@ -8,12 +8,9 @@
 //! idempotent may be repeated after it.
 
 use palisade::{Class, Effect, Fault};
-use scylla::{
-    errors::{
-        BadQuery, BrokenConnectionError, BrokenConnectionErrorKind, ConnectionPoolError, DbError,
-        ExecutionError, PrepareError, RequestAttemptError,
-    },
-    statement::Consistency,
+use scylla::errors::{
+    BadQuery, BrokenConnectionError, BrokenConnectionErrorKind, ConnectionPoolError, DbError, ExecutionError,
+    PrepareError, RequestAttemptError,
 };
 
 use super::ErrorKind;
@@ -99,9 +96,9 @@ pub(super) fn attempt(error: &RequestAttemptError) -> Row {
         }
         RequestAttemptError::BrokenConnectionError(error) => broken(error),
         RequestAttemptError::DbError(error, _) => database(error),
-        // Nothing ran: the statement has to be prepared anew.
+        // Nothing ran, and sending the same again is of no use: the statement has to be prepared anew.
         RequestAttemptError::RepreparedIdChanged { .. } | RequestAttemptError::RepreparedIdMissingInBatch => {
-            server(ErrorKind::Protocol, Effect::NotApplied)
+            caller(ErrorKind::StaleStatement)
         }
         // An answer came, but nobody could read it.
         _ => server(ErrorKind::Protocol, Effect::Unknown),
@@ -128,11 +125,10 @@ pub(super) fn database(error: &DbError) -> Row {
         DbError::Unauthorized => caller(ErrorKind::Unauthorized),
         DbError::ProtocolError => caller(ErrorKind::Protocol),
 
-        // A serial level has several phases, of which an earlier one may have had its effect.
-        DbError::Unavailable { consistency, .. } if is_serial(*consistency) => {
-            server(ErrorKind::Unavailable, Effect::Unknown)
-        }
-        DbError::Unavailable { .. } => elsewhere(server(ErrorKind::Unavailable, Effect::NotApplied)),
+        // A coordinator checks each partition just before it writes it: the first may be written when the second has
+        // too few replicas. And a conditional write has several phases, of which an earlier one may have had its
+        // effect.
+        DbError::Unavailable { .. } => elsewhere(server(ErrorKind::Unavailable, Effect::Unknown)),
         // Cassandra also raises it while it sends to replicas, when it has too many hints to write.
         DbError::Overloaded => elsewhere(overload(ErrorKind::Overloaded, Effect::Unknown)),
         DbError::RateLimitReached { rejected_by_coordinator, .. } => {
@@ -153,8 +149,4 @@ pub(super) fn database(error: &DbError) -> Row {
         // 0x1600 (CDC log full), 0x1700 (outcome of a conditional write unknown) and what is to come.
         _ => server(ErrorKind::Server, Effect::Unknown),
     }
-}
-
-const fn is_serial(consistency: Consistency) -> bool {
-    matches!(consistency, Consistency::Serial | Consistency::LocalSerial)
 }

@@ -219,7 +219,7 @@ impl Scan<'_, '_> {
         while from < end {
             let to =
                 self.find(from, |token| token.is_symbol(',') || token.is_symbol(')')).unwrap_or(end).min(end);
-            self.written(from, to, columns.next());
+            self.written(from, to, columns.next().as_deref());
             from = to + 1;
         }
         self.functions(values + 1);
@@ -285,7 +285,7 @@ impl Scan<'_, '_> {
             Some(_) if name(&self.tokens[value]).is_some() || name(&self.tokens[to - 1]).is_some() => {
                 self.analysis.doubt(Reason::UnknownColumn);
             }
-            _ => self.written(value, to, column(&self.tokens[from])),
+            _ => self.written(value, to, column(&self.tokens[from]).as_deref()),
         }
     }
 
@@ -307,12 +307,12 @@ impl Scan<'_, '_> {
     }
 
     /// A value that becomes that of a column.
-    fn written(&mut self, from: usize, to: usize, column: Option<String>) {
+    fn written(&mut self, from: usize, to: usize, column: Option<&str>) {
         for at in from..to {
             match self.tokens[at] {
                 Token::Marker(_) => {
                     let whole = to - from == 1;
-                    self.wait_for(at, Use::Written, column.clone().filter(|_| whole));
+                    self.wait_for(at, Use::Written, column.filter(|_| whole).map(str::to_owned));
                 }
                 // A list, or the part of a value that is frozen; a vector is written alike.
                 Token::Symbol('[') => self.analysis.doubt(Reason::WholeList),

@@ -52,6 +52,7 @@ struct Inner {
     kind: Kind,
     verdict: Verdict,
     columns: Vec<ColumnSpec<'static>>,
+    prepared: Instant,
     // None for a statement that one node has described and that is not prepared on all yet.
     statement: Option<PreparedStatement>,
 }
@@ -75,6 +76,7 @@ impl Prepared {
             verdict: idempotence::refine(&analysis, &columns, Some(&session.get_cluster_state())),
             text,
             columns,
+            prepared: Instant::now(),
             statement,
         }))
     }
@@ -97,6 +99,11 @@ impl Prepared {
     /// The bind markers: their names and types, in the order of the values.
     pub fn columns(&self) -> &[ColumnSpec<'static>] {
         &self.0.columns
+    }
+
+    /// Whether so much time has passed that somebody else may have changed the schema since.
+    pub(crate) fn may_be_outdated(&self) -> bool {
+        self.0.prepared.elapsed() > Duration::from_secs(10)
     }
 
     pub(crate) fn shared_text(&self) -> Arc<str> {
@@ -165,7 +172,12 @@ impl Statements {
         self.cache.get(&KeyRef { text, keyspace: keyspace.as_ref().map(|keyspace| keyspace.as_str()) })
     }
 
-    /// Forgets a statement that the server knows by another id now.
+    /// Forgets all statements: after a change of the schema, their bind markers may have other types.
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+    }
+
+    /// Forgets a statement that the server knows by another id now, or that may have other bind markers.
     pub(crate) fn forget(&self, text: &str) {
         let keyspace = self.session.get_keyspace();
         self.cache.remove(&KeyRef { text, keyspace: keyspace.as_ref().map(|keyspace| keyspace.as_str()) });

@@ -37,10 +37,10 @@ pub(crate) use self::{
     row::{CaptureColumns, Row},
 };
 use crate::{
-    idempotence::{self, Analysis},
+    idempotence::{self, Analysis, Verdict},
     leaf::configure,
     ledger::Ledger,
-    limits::Limits,
+    timestamp,
 };
 
 /// One request to the cluster. See the [module](self) for more.
@@ -79,20 +79,29 @@ impl Request {
 
     pub(crate) fn of_text(text: Arc<str>, statement: &Analysis) -> Self {
         Self::new(Operation::Text { text, row: None, page: PagingState::start() }, Kind::of(statement))
-            .with_idempotence(statement.idempotence())
+            .judged(statement.verdict())
     }
 
     /// A prepared statement with its values.
     ///
     /// Its retry policy, request timeout and idempotence flag are set aside, since all attempts belong to the
-    /// layers. A load balancing policy or an execution profile that the statement carries stays in force.
+    /// layers. A timestamp that it has stays. A load balancing policy or an execution profile that the statement carries stays in force.
     pub fn bound(bound: BoundStatement) -> Self {
         let statement = idempotence::analyze(bound.prepared().get_statement());
         let kind = Kind::of(&statement);
         let columns = bound.prepared().get_variable_col_specs();
         let verdict = idempotence::refine(&statement, columns.as_slice(), None);
-        Self::new(Operation::Bound { bound: Arc::new(bound), page: PagingState::start() }, kind)
-            .with_idempotence(verdict.idempotence())
+        let has_timestamp = bound.prepared().get_timestamp().is_some();
+        let request =
+            Self::new(Operation::Bound { bound: Arc::new(bound), page: PagingState::start() }, kind)
+                .judged(verdict);
+        if has_timestamp { request.without_timestamp() } else { request }
+    }
+
+    /// Takes over what the statement says of itself. All attempts of a write that may be repeated carry one timestamp.
+    fn judged(mut self, verdict: Verdict) -> Self {
+        self.options.timestamp = timestamp::of_write(self.kind, verdict.idempotence(), verdict);
+        self.with_idempotence(verdict.idempotence())
     }
 
     /// The preparation of a statement. Its response is [`Response::prepared`](crate::Response::prepared).
@@ -134,9 +143,10 @@ impl Request {
         self
     }
 
-    /// Sets how long the whole call may take, in place of what [`Timeouts`](crate::Timeouts) say.
+    /// Sets how long the whole call may take, from now on, in place of what [`Timeouts`](crate::Timeouts) say.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
+        self.shorten_deadline(Instant::now() + timeout);
         self
     }
 
@@ -156,9 +166,9 @@ impl Request {
         self
     }
 
-    /// Asks the server for a trace. It is costly.
+    /// Sets whether the server is asked for a trace. It is costly.
     pub fn with_tracing(mut self, tracing: bool) -> Self {
-        self.options.tracing = tracing;
+        self.options.tracing = Some(tracing);
         self.is_settled = false;
         self
     }
@@ -166,6 +176,16 @@ impl Request {
     /// Sets the write's timestamp, in microseconds since 1970, the same for all attempts.
     pub fn with_timestamp(mut self, microseconds: i64) -> Self {
         self.options.timestamp = Some(microseconds);
+        self.is_settled = false;
+        self
+    }
+
+    /// Leaves the timestamp of a write to the coordinators, a different one at each attempt.
+    ///
+    /// A request of a write that may be repeated is made with a timestamp of this process's clock: see
+    /// [`Client::client_timestamps`](crate::Client::client_timestamps).
+    pub fn without_timestamp(mut self) -> Self {
+        self.options.timestamp = None;
         self.is_settled = false;
         self
     }
@@ -192,11 +212,11 @@ impl Request {
     }
 
     /// Writes what the request asks for into the driver's statement, once for all its copies.
-    pub(crate) fn settle(&mut self, limits: &Limits) {
+    pub(crate) fn settle(&mut self, limit: Duration) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let (options, limit) = (self.options, limits.of(self.kind));
+        let options = self.options;
         match &mut self.operation {
             Operation::Bound { bound, .. } => {
                 let bound = Arc::make_mut(bound);
@@ -208,6 +228,11 @@ impl Request {
             Operation::Batch { batch, .. } => configure!(*Arc::make_mut(batch), options, limit, self.ledger),
             Operation::Prepare { .. } | Operation::Text { .. } => {}
         }
+    }
+
+    /// Undoes [`settle`](Self::settle), for another limit.
+    pub(crate) fn unsettle(&mut self) {
+        self.is_settled = false;
     }
 
     pub(crate) fn is_deadline_enforced(&self) -> bool {
@@ -268,9 +293,13 @@ impl HasDeadline for Request {
     }
 
     fn shorten_deadline(&mut self, at: Instant) {
-        let at = self.deadline.map_or(at, |earlier| earlier.min(at));
+        if self.deadline.is_some_and(|earlier| earlier <= at) {
+            return;
+        }
         self.deadline = Some(at);
-        // The outermost layer that sets a deadline sets it for all steps of the operation.
+        // Whoever enforced the one before does not know of this one.
+        self.is_deadline_enforced = false;
+        // What sets a deadline first, the outermost layer, sets it for all steps of the operation.
         self.ledger.fix_deadline(at);
     }
 

@@ -10,7 +10,7 @@ pub(crate) struct Options {
     pub(crate) serial_consistency: Option<SerialConsistency>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) page_size: Option<i32>,
-    pub(crate) tracing: bool,
+    pub(crate) tracing: Option<bool>,
     pub(crate) timestamp: Option<i64>,
     pub(crate) priority: Priority,
 }

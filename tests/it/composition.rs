@@ -99,7 +99,6 @@ async fn the_same_refusal_reads_alike_in_every_stack() {
         // Whoever refused, the error names the node that was asked.
         assert!(error.to_string().contains(&format!("{} abandoned", proxied.address())), "{index}: {error}");
     }
-    proxied.finish().await;
 }
 
 #[tokio::test]
@@ -123,7 +122,6 @@ async fn load_that_tower_sheds_is_an_overload() {
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.is_overload() && !error.may_have_been_applied(), "{error}");
     held.abort();
-    proxied.finish().await;
 }
 
 /// A stack that is called without a client tells the attempts through a layer of its own.
@@ -145,7 +143,6 @@ async fn a_ledger_layer_names_the_nodes_in_a_bare_stack() {
     let by_box: BoxError = error.into();
     let class = Downcast::<Error>::new().classify(Err::<&Response, _>(&by_box));
     assert_eq!(class, Rejection::timed_out(TimeoutScope::Attempt, LIMIT).class());
-    proxied.finish().await;
 }
 
 #[test]

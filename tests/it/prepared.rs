@@ -9,7 +9,7 @@ use palisade::{Backoff, DeadlineLayer, Idempotence, Repeat, RetryLayer, TimeoutL
 use scylla::client::session_builder::SessionBuilder;
 use scylla_proxy::{Condition, Reaction, RequestOpcode, RequestReaction, RequestRule};
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_cassandra::{Batch, Cassandra, Client, ErrorKind, Kind, Request, Statement, Timeouts};
+use tower_cassandra::{Batch, Cassandra, Client, Error, ErrorKind, Kind, Request, Statement, Timeouts};
 
 use crate::proxy::Proxied;
 
@@ -33,7 +33,6 @@ async fn a_thousand_callers_cause_one_preparation() {
         call.await.unwrap().unwrap();
     }
     assert_eq!(prepares.with_text("/* once */"), 1);
-    proxied.finish().await;
 }
 
 #[tokio::test]
@@ -51,7 +50,6 @@ async fn only_as_many_statements_are_kept_as_allowed() {
     }
     let anew = prepares.with_text("/* kept ");
     assert!((8..=12).contains(&anew), "{anew} of 12 were prepared anew with room for 4");
-    proxied.finish().await;
 }
 
 #[tokio::test]
@@ -79,7 +77,6 @@ async fn a_preparation_that_hangs_is_bounded_by_the_deadline_and_holds_nobody_up
     let began = Instant::now();
     bounded.execute(select, (1,)).await.unwrap();
     assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
-    proxied.finish().await;
 }
 
 /// Whatever the server does not answer, the caller has an answer in time, with a deadline, with an attempt timeout,
@@ -113,7 +110,6 @@ async fn no_operation_outlasts_its_limit_when_its_frame_is_lost() {
         // The session is as good as before.
         limited.execute("SELECT v FROM lost WHERE k = ?", (1,)).await.unwrap();
     }
-    proxied.finish().await;
 }
 
 /// A deadline that no layer watches is watched by the leaf.
@@ -135,14 +131,60 @@ async fn a_timeout_of_a_statements_own_holds_with_and_without_layers() {
         assert!((LIMIT..LIMIT + SLACK).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
 
-    let _lost = proxied.swallow(RequestOpcode::Query);
-    let mut request = Request::text("SELECT v FROM own_timeout");
-    palisade::HasDeadline::shorten_deadline(&mut request, palisade::Instant::now() + LIMIT);
-    let began = Instant::now();
-    let error = client.stack().clone().oneshot(request).await.unwrap_err();
+    // A deadline that a request brings, one that it is made with, and one that somebody in the stack brings forward
+    // after a layer has taken to watching another.
+    let mut lost = proxied.swallow(RequestOpcode::Query);
+    let request = || Request::text("SELECT v FROM own_timeout");
+    let soon = |mut request: Request| {
+        palisade::HasDeadline::shorten_deadline(&mut request, palisade::Instant::now() + LIMIT);
+        request
+    };
+    let impatient = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(Duration::from_secs(60)))
+        .map_request(soon)
+        .service(client.stack().clone());
+    for outcome in [
+        timed(client.stack().clone().oneshot(soon(request()))).await,
+        timed(client.stack().clone().oneshot(request().with_timeout(LIMIT))).await,
+        timed(impatient.oneshot(request())).await,
+    ] {
+        let (error, took) = outcome;
+        assert_eq!(error.kind(), ErrorKind::Timeout(TimeoutScope::Total), "{error}");
+        assert!((LIMIT..LIMIT + SLACK).contains(&took), "{took:?}");
+    }
+
+    // What is too late already is not sent.
+    assert_eq!(lost.bodies().len(), 3);
+    let late = request().with_timeout(Duration::ZERO);
+    let error = client.stack().clone().oneshot(late).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout(TimeoutScope::Total), "{error}");
-    assert!((LIMIT..LIMIT + SLACK).contains(&began.elapsed()), "{:?}", began.elapsed());
-    proxied.finish().await;
+    assert_eq!(lost.bodies().len(), 0);
+}
+
+async fn timed<T>(call: impl Future<Output = Result<T, Error>>) -> (Error, Duration) {
+    let began = Instant::now();
+    let Err(error) = call.await else { panic!("a lost frame was answered") };
+    (error, began.elapsed())
+}
+
+/// The session's limit is for calls that have none: who gives a call more time than that means it.
+#[tokio::test]
+async fn a_call_that_is_given_more_time_than_the_sessions_limit_has_it() {
+    let Some(mut proxied) = Proxied::start().await else { return };
+    let client = proxied.client_with_table("patient").await;
+    let limited = Client::new(proxied.settings().request_timeout(LIMIT).connect().await.unwrap());
+    let select = "SELECT v FROM patient WHERE k = ?";
+    limited.execute(select, (1,)).await.unwrap();
+    let stack = DeadlineLayer::new(LIMIT * 10).layer(limited.stack().clone());
+    let patient = Client::new(stack);
+    patient.execute(select, (1,)).await.unwrap();
+    drop(client);
+
+    let execute = Condition::RequestOpcode(RequestOpcode::Execute);
+    let _slow = proxied.react(execute, RequestReaction::delay(LIMIT * 2));
+    assert!(limited.execute(select, (1,)).await.unwrap_err().is_timeout());
+    limited.execute(Statement::new(select).timeout(LIMIT * 10), (1,)).await.unwrap();
+    patient.execute(select, (1,)).await.unwrap();
 }
 
 async fn each_ends_in_time(client: &tower_cassandra::BoxClient, opcode: RequestOpcode) {
@@ -201,7 +243,6 @@ async fn a_preparation_passes_the_stack_under_one_deadline_and_is_counted_once()
     let steps = std::mem::take(&mut *seen.lock().unwrap());
     assert!(steps.iter().all(|step| step.0 == Kind::Read), "prepared once: {steps:?}");
     assert_eq!(steps.iter().filter(|step| step.1).count(), 1);
-    proxied.finish().await;
 }
 
 fn overloaded(times: usize) -> (Condition, RequestReaction) {
@@ -218,8 +259,8 @@ fn retrying(
     impl tower::Service<
         Request,
         Response = tower_cassandra::Response,
-        Error = tower_cassandra::Error,
-        Future = impl Future<Output = Result<tower_cassandra::Response, tower_cassandra::Error>> + Send,
+        Error = Error,
+        Future = impl Future<Output = Result<tower_cassandra::Response, Error>> + Send,
     > + Clone,
 > {
     let retry = RetryLayer::builder().backoff(Backoff::NONE).build().unwrap();
@@ -257,7 +298,6 @@ async fn every_attempt_of_a_write_is_the_same_frame() {
     let unstamped = retrying.client_timestamps(false);
     unstamped.execute(insert, (1, 1)).await.unwrap();
     assert_eq!(passed.recv().await.unwrap().0.body.len() + 8, frames[2].len());
-    proxied.finish().await;
 }
 
 #[tokio::test]
@@ -283,7 +323,6 @@ async fn an_ambiguous_failure_of_what_is_not_idempotent_is_sent_once() {
     assert_eq!(kinds, [Kind::Prepare, Kind::Read, Kind::Read, Kind::Read]);
     assert!(attempts[1..].iter().all(|attempt| attempt.node == Some(proxied.address())));
     assert_eq!(error.to_string().matches("overloaded after").count(), 3, "{error}");
-    proxied.finish().await;
 }
 
 /// Not even a session whose profile retries and speculates makes an attempt of its own.
@@ -322,7 +361,6 @@ async fn the_driver_makes_no_attempts_of_its_own_in_a_session_of_the_callers() {
     let mut failed = proxied.react(execute(), RequestReaction::forge().overloaded());
     client.execute(select, (1,)).await.unwrap_err();
     assert_eq!(failed.bodies().len(), 1, "a retry");
-    proxied.finish().await;
 }
 
 /// A request whose attempt is abandoned says so in its ledger, and no task of it lives on.
@@ -354,5 +392,4 @@ async fn a_dropped_call_leaves_nothing_behind() {
     assert!(text.starts_with(&format!("{} abandoned after", proxied.address())), "{text}");
     proxied.clear();
     client.execute(select, (1,)).await.unwrap();
-    proxied.finish().await;
 }

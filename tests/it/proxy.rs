@@ -11,6 +11,7 @@ use tower_cassandra::{Cassandra, CassandraBuilder, Client};
 
 use crate::cluster::{self, KEYSPACE};
 
+/// The proxy ends when this is dropped.
 pub(crate) struct Proxied {
     running: RunningProxy,
     real: SocketAddr,
@@ -98,10 +99,5 @@ impl Proxied {
 
     pub(crate) fn rules(&mut self, rules: Vec<RequestRule>) {
         self.running.running_nodes[0].change_request_rules(Some(rules));
-    }
-
-    pub(crate) async fn finish(self) {
-        // Sessions that are still open are cut off; that is no concern of a test's.
-        let _ = self.running.finish().await;
     }
 }
