@@ -2,12 +2,16 @@
 
 use std::{fmt, time::Duration};
 
+use palisade::Priority;
 use scylla::{
     serialize::row::SerializeRow,
     statement::{Consistency, SerialConsistency, batch::BatchType},
 };
 
-use crate::{request::Options, statement::Statement};
+use crate::{
+    request::{Options, option_methods},
+    statement::Statement,
+};
 
 /// Several writes in one request.
 ///
@@ -86,35 +90,7 @@ impl<'a> Batch<'a> {
         self.members.is_empty()
     }
 
-    /// The consistency level, in place of the session's.
-    pub fn consistency(mut self, consistency: Consistency) -> Self {
-        self.options.consistency = Some(consistency);
-        self
-    }
-
-    /// The consistency level of a conditional part, in place of the session's.
-    pub fn serial_consistency(mut self, consistency: SerialConsistency) -> Self {
-        self.options.serial_consistency = Some(consistency);
-        self
-    }
-
-    /// How long the whole call may take; see [`Statement::timeout`].
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
-        self
-    }
-
-    /// The timestamp of all writes, in microseconds since 1970.
-    pub fn timestamp(mut self, microseconds: i64) -> Self {
-        self.options.timestamp = Some(microseconds);
-        self
-    }
-
-    /// Asks the server for a trace. It is costly.
-    pub fn tracing(mut self, tracing: bool) -> Self {
-        self.options.tracing = Some(tracing);
-        self
-    }
+    option_methods!();
 
     /// Says whether the batch may be applied twice, where its members do not say or say otherwise.
     ///

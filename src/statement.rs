@@ -5,7 +5,10 @@ use std::{borrow::Cow, time::Duration};
 use palisade::Priority;
 use scylla::statement::{Consistency, SerialConsistency};
 
-use crate::{prepared::Prepared, request::Options};
+use crate::{
+    prepared::Prepared,
+    request::{Options, option_methods},
+};
 
 /// Rows a page, unless the caller says otherwise: the protocol's customary number.
 const PAGE_SIZE: i32 = 5_000;
@@ -57,26 +60,7 @@ impl<'a> Statement<'a> {
         Self { source, options, idempotent: None, max_pages: MAX_PAGES }
     }
 
-    /// The consistency level, in place of the session's.
-    pub fn consistency(mut self, consistency: Consistency) -> Self {
-        self.options.consistency = Some(consistency);
-        self
-    }
-
-    /// The consistency level of the conditional part of a lightweight transaction, in place of the session's.
-    pub fn serial_consistency(mut self, consistency: SerialConsistency) -> Self {
-        self.options.serial_consistency = Some(consistency);
-        self
-    }
-
-    /// How long the whole call may take, its preparation and all its pages included.
-    ///
-    /// It runs from the call of the client. A deadline that the stack sets to all requests alike still holds if it
-    /// is earlier; one that comes from [`Timeouts`](crate::Timeouts) makes way for this.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
-        self
-    }
+    option_methods!();
 
     /// Rows a page. Default 5,000. Values below 1 count as 1.
     pub fn page_size(mut self, rows: i32) -> Self {
@@ -90,29 +74,11 @@ impl<'a> Statement<'a> {
         self
     }
 
-    /// Asks the server for a trace; see [`Response::tracing_ids`](crate::Response::tracing_ids). It is costly.
-    pub fn tracing(mut self, tracing: bool) -> Self {
-        self.options.tracing = Some(tracing);
-        self
-    }
-
-    /// The write's timestamp, in microseconds since 1970, in place of the client's or the coordinator's.
-    pub fn timestamp(mut self, microseconds: i64) -> Self {
-        self.options.timestamp = Some(microseconds);
-        self
-    }
-
     /// Says whether the statement may be applied twice, where the text does not say or says otherwise.
     ///
     /// `true` for a statement that provably may not, such as a counter update, is refused when it is executed.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = Some(idempotent);
-        self
-    }
-
-    /// How important the request is, for layers that shed load.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.options.priority = priority;
         self
     }
 

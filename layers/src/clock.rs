@@ -53,6 +53,12 @@ impl Instant {
         Self::now().saturating_duration_since(self)
     }
 
+    /// The moment on tokio's clock that is `wait` from now, or `None` if that is zero.
+    pub(crate) fn on_tokios_clock_after(wait: Duration) -> Option<tokio::time::Instant> {
+        let now = Self::now();
+        (now + wait).on_tokios_clock(now)
+    }
+
     /// This moment on tokio's clock, given a recent reading of this one; `None` if it has passed.
     pub(crate) fn on_tokios_clock(self, now: Self) -> Option<tokio::time::Instant> {
         if self <= now {

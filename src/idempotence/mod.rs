@@ -35,6 +35,7 @@
 mod analysis;
 mod columns;
 mod lexer;
+mod write;
 
 use std::{error::Error, fmt};
 

@@ -33,7 +33,7 @@ use scylla::{
 
 pub use self::kind::Kind;
 pub(crate) use self::{
-    options::Options,
+    options::{Options, option_methods},
     row::{CaptureColumns, Row},
 };
 use crate::{

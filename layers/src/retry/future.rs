@@ -99,10 +99,7 @@ where
                 }
                 StateProj::BackingOff { timer } => {
                     let wait = this.retries.as_ref().map_or(Duration::ZERO, |retries| retries.wait);
-                    ready!(timer.poll(cx, || {
-                        let now = Instant::now();
-                        (now + wait).on_tokios_clock(now)
-                    }));
+                    ready!(timer.poll(cx, || Instant::on_tokios_clock_after(wait)));
                     this.state.set(State::Readying);
                 }
                 StateProj::Readying => {

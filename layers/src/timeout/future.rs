@@ -47,10 +47,7 @@ where
             return Poll::Ready(outcome);
         }
         let limit = *this.limit;
-        ready!(this.timer.poll(cx, || {
-            let now = Instant::now();
-            (now + limit).on_tokios_clock(now)
-        }));
+        ready!(this.timer.poll(cx, || Instant::on_tokios_clock_after(limit)));
         this.call.end();
         telemetry::count_timeout(this.name, TimeoutScope::Attempt);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Attempt, limit).into()))
