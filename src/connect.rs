@@ -175,8 +175,7 @@ impl CassandraBuilder {
         self
     }
 
-    /// What bounds an attempt that has no deadline, or a later one only by a layer of its own: the limit of a
-    /// `TimeoutLayer` above this has no effect without a deadline.
+    /// What bounds an attempt that has no deadline, whatever a `TimeoutLayer` says.
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.limits.request = limit;
         self
@@ -255,7 +254,10 @@ impl CassandraBuilder {
         let mut attempt = 1;
         loop {
             match self.try_connect().await {
-                Ok(session) => return Ok(Cassandra::new(Arc::new(session), self.limits)),
+                Ok(session) => {
+                    let limits = Limits { driver: None, ..self.limits };
+                    return Ok(Cassandra::new(Arc::new(session), limits));
+                }
                 Err(error) if attempt < self.connect_attempts && error.is_worth_another_try() => {
                     tracing::warn!(attempt, %error, "could not connect, trying again");
                     sleep(backoff.wait(attempt, Duration::ZERO, fastrand::f64())).await;
@@ -424,7 +426,7 @@ fn above_zero(setting: &'static str, duration: Duration) -> Result<(), ConfigErr
 
 /// A session is ready when a node has answered.
 async fn check_answer(session: &Session, limit: Duration) -> Result<(), Error> {
-    let mut statement = crate::leaf::once("SELECT key FROM system.local", limit);
+    let mut statement = crate::leaf::once("SELECT key FROM system.local", Some(limit));
     statement.set_consistency(Consistency::One);
     session.query_unpaged(statement, ()).await.map(drop).map_err(Error::from)
 }

@@ -1,12 +1,13 @@
 //! One attempt: a request made into a call of the driver.
 //!
 //! The layers own every attempt. So the driver is told, on each statement, to make just one: no retries, no
-//! speculative execution, and no time limit but the one that bounds an attempt where nothing else does. That holds for
-//! a session of the caller's as well, whatever its execution profile says.
+//! speculative execution, no time limit of its own. That holds for a session of the caller's as well, whatever its
+//! execution profile says.
 
 use std::{
     cell::RefCell,
-    future::{poll_fn, ready},
+    future::ready,
+    pin::pin,
     sync::Arc,
     task::{self, Context, Poll},
     time::Duration,
@@ -17,7 +18,7 @@ use scylla::{
     observability::history::HistoryListener,
     policies::retry::{FallthroughRetryPolicy, RetryPolicy},
     response::{PagingState, PagingStateResponse},
-    statement::Statement,
+    statement::{Statement, bound::BoundStatement},
 };
 use tokio::time::timeout;
 use tokio_util::sync::ReusableBoxFuture;
@@ -77,66 +78,88 @@ impl Work {
 
 /// Carries out a request, once.
 pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
-    let mut limit = shared.limits.of(request.kind());
-    let mut own_deadline = None;
-    if let Some(deadline) = request.deadline() {
-        let left = deadline.remaining();
-        if left.is_zero() {
-            return Work::new(ready(Err(Rejection::timed_out(TimeoutScope::Total, left).into())));
+    let bound = match request.deadline() {
+        None => {
+            Bound { scope: TimeoutScope::Attempt, limit: shared.limits.of(request.kind()), is_ours: true }
         }
-        if left > limit {
-            // Who gives a call more time than is usual means it.
-            limit = left;
-            request.unsettle();
-        }
-        own_deadline = (!request.is_deadline_enforced()).then_some(left);
+        // Who gives a call more time than is usual means it.
+        Some(deadline) => Bound {
+            scope: TimeoutScope::Total,
+            limit: deadline.remaining(),
+            is_ours: !request.is_deadline_enforced(),
+        },
+    };
+    if bound.limit.is_zero() {
+        return Work::new(ready(Err(Rejection::timed_out(bound.scope, bound.limit).into())));
     }
-    request.settle(limit);
-    let work = operation(Arc::clone(shared), request, limit);
-    match own_deadline {
-        None => work,
-        // No layer watches this deadline.
-        Some(left) => Work::new(async move {
-            let mut work = work;
-            within(TimeoutScope::Total, left, poll_fn(|cx| work.poll(cx))).await
-        }),
+    request.settle(&shared.limits);
+    operation(Arc::clone(shared), request, bound)
+}
+
+/// How long an attempt may take, and whether it is for us to watch that: a layer may do so already.
+#[derive(Clone, Copy)]
+struct Bound {
+    scope: TimeoutScope,
+    limit: Duration,
+    is_ours: bool,
+}
+
+impl Bound {
+    async fn watch<T>(self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut work = pin!(work);
+        if !self.is_ours {
+            return work.await;
+        }
+        match timeout(self.limit, work.as_mut()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Rejection::timed_out(self.scope, self.limit).into()),
+        }
     }
 }
 
-fn operation(shared: Arc<Shared>, request: Request, limit: Duration) -> Work {
+fn operation(shared: Arc<Shared>, request: Request, bound: Bound) -> Work {
     let (kind, options) = (request.kind(), request.options);
     let ledger = Arc::clone(request.ledger());
     match request.into_operation() {
-        Operation::Bound { bound, page } if kind == Kind::Schema => Work::new(async move {
-            agreed(&shared, limit, async {
-                let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
-                Response::of_result(result, next)
-            })
-            .await
-        }),
-        Operation::Bound { bound, page } => Work::new(async move {
-            let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
-            Response::of_result(result, next)
-        }),
+        Operation::Bound { bound: statement, page } if kind == Kind::Schema => {
+            Work::new(async move { agreed(&shared, bound, execute(&shared, &statement, page)).await })
+        }
+        Operation::Bound { bound: statement, page } => {
+            Work::new(async move { bound.watch(execute(&shared, &statement, page)).await })
+        }
         Operation::Batch { batch, rows } => Work::new(async move {
-            let result = shared.session.batch(&batch, &*rows).await?;
-            Response::of_result(result, PagingStateResponse::NoMorePages)
+            let work = async {
+                let result = shared.session.batch(&batch, &*rows).await?;
+                Response::of_result(result, PagingStateResponse::NoMorePages)
+            };
+            bound.watch(work).await
         }),
         Operation::Text { text, row, page } => Work::new(async move {
             let mut statement = Statement::new(&*text);
-            configure!(statement, options, limit, ledger);
+            configure!(statement, options, shared.limits.driver, ledger);
             if let Some(size) = options.page_size {
                 statement.set_page_size(size);
             }
             let query = query(&shared, statement, row.as_deref(), page);
-            if kind == Kind::Schema { agreed(&shared, limit, query).await } else { query.await }
+            if kind == Kind::Schema { agreed(&shared, bound, query).await } else { bound.watch(query).await }
         }),
         Operation::Prepare { text } => Work::new(async move {
-            let preparing = shared.statements.prepare(&text, &ledger);
-            let prepared = within(TimeoutScope::Attempt, limit, preparing).await?;
+            let prepared = bound.watch(shared.statements.prepare(&text, &ledger)).await?;
             Ok(Response::of_prepared(prepared, &shared.statements))
         }),
     }
+}
+
+async fn execute(
+    shared: &Shared,
+    statement: &BoundStatement,
+    page: Option<PagingState>,
+) -> Result<Response, Error> {
+    let (result, next) = match page {
+        Some(page) => shared.session.execute_bound_single_page(statement, page).await?,
+        None => (shared.session.execute_bound_unpaged(statement).await?, PagingStateResponse::NoMorePages),
+    };
+    Response::of_result(result, next)
 }
 
 async fn query(
@@ -152,14 +175,14 @@ async fn query(
     Response::of_result(result, next)
 }
 
-/// Changes the schema, and waits until all nodes have the new one and the driver knows it, all within the limit.
+/// Changes the schema, and waits until all nodes have the new one and the driver knows it, all within the bound.
 async fn agreed(
     shared: &Shared,
-    limit: Duration,
+    bound: Bound,
     change: impl Future<Output = Result<Response, Error>>,
 ) -> Result<Response, Error> {
     let began = Instant::now();
-    let response = change.await?;
+    let response = bound.watch(change).await?;
     shared.statements.clear();
     if shared.limits.await_agreement {
         let session = &shared.session;
@@ -167,6 +190,7 @@ async fn agreed(
             session.await_schema_agreement().await.map_err(|error| error.to_string())?;
             session.refresh_metadata().await.map_err(|error| error.to_string())
         };
+        let limit = bound.limit;
         let agreement = timeout(limit.saturating_sub(began.elapsed()), agreement).await;
         agreement.unwrap_or_else(|_| Err(format!("it took more than {limit:?}"))).map_err(|why| {
             let message = format!("the schema was changed, but the nodes may not agree on it yet: {why}");
@@ -174,17 +198,6 @@ async fn agreed(
         })?;
     }
     Ok(response)
-}
-
-async fn within<T>(
-    scope: TimeoutScope,
-    limit: Duration,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match timeout(limit, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Rejection::timed_out(scope, limit).into()),
-    }
 }
 
 /// Applies what a request asks for to a statement of the driver's, and leaves the attempts to the layers. The driver's
@@ -216,13 +229,13 @@ macro_rules! own_attempts {
     ($statement:expr, $limit:expr) => {{
         $statement.set_retry_policy(Some($crate::leaf::no_retries()));
         $statement.set_is_idempotent(false);
-        $statement.set_request_timeout(Some($limit));
+        $statement.set_request_timeout($limit);
     }};
 }
 pub(crate) use own_attempts;
 
 /// A statement for which the driver makes a single attempt.
-pub(crate) fn once(text: &str, limit: Duration) -> Statement {
+pub(crate) fn once(text: &str, limit: Option<Duration>) -> Statement {
     let mut statement = Statement::new(text);
     own_attempts!(statement, limit);
     statement

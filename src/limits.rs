@@ -12,6 +12,9 @@ pub(crate) struct Limits {
     pub(crate) prepare: Duration,
     pub(crate) await_agreement: bool,
     pub(crate) statements: usize,
+    /// What the driver is told of its own limit on time: that there is none. `None` leaves it to the session's profile,
+    /// which says so in a session of our making; in another's it has to be said, at the price of a timer.
+    pub(crate) driver: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -22,6 +25,7 @@ impl Default for Limits {
             prepare: Duration::from_secs(30),
             await_agreement: true,
             statements: 1_024,
+            driver: Some(Duration::MAX),
         }
     }
 }

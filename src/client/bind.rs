@@ -64,7 +64,7 @@ where
         let operation = match prepared.statement() {
             Some(statement) => Operation::Bound {
                 bound: Arc::new(statement.clone().bind(values)?),
-                page: PagingState::start(),
+                page: (!prepared.is_single_row()).then(PagingState::start),
             },
             None => Operation::Text {
                 text: prepared.shared_text(),
@@ -145,8 +145,7 @@ where
     /// Does now, once, what the leaf would do at each attempt.
     fn settled(&self, mut request: Request) -> Request {
         if let Some(statements) = self.shared.statements.get() {
-            let limit = statements.limits().of(request.kind());
-            request.settle(request.timeout().map_or(limit, |own| limit.max(own)));
+            request.settle(statements.limits());
         }
         request
     }

@@ -35,6 +35,7 @@ pub enum Verb {
 pub struct Analysis {
     verb: Verb,
     pub(super) is_lwt: bool,
+    may_name_several_keys: bool,
     settled: Verdict,
     pub(super) pending: Vec<Pending>,
     markers: usize,
@@ -78,6 +79,11 @@ impl Analysis {
         self.is_lwt
     }
 
+    /// Whether bind markers for a whole key may stand for more than one: in an `IN`, or where rows are filtered.
+    pub(crate) fn may_name_several_keys(&self) -> bool {
+        self.may_name_several_keys
+    }
+
     /// How many bind markers it has.
     pub fn markers(&self) -> usize {
         self.markers
@@ -107,7 +113,14 @@ impl Analysis {
     }
 
     fn new(verb: Verb) -> Self {
-        Self { verb, is_lwt: false, settled: Verdict::default(), pending: Vec::new(), markers: 0 }
+        Self {
+            verb,
+            is_lwt: false,
+            may_name_several_keys: true,
+            settled: Verdict::default(),
+            pending: Vec::new(),
+            markers: 0,
+        }
     }
 
     fn because(mut self, reason: Reason) -> Self {
@@ -136,6 +149,7 @@ pub fn analyze(cql: &str) -> Analysis {
         Verb::Batch => batch(&tokens, &mut analysis),
         Verb::Schema | Verb::Truncate | Verb::Other => analysis.doubt(Reason::Administration),
     }
+    analysis.may_name_several_keys = tokens.iter().any(|token| token.is_word("IN") || token.is_word("ALLOW"));
     analysis.markers = count_markers(&tokens);
     analysis
 }

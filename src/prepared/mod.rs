@@ -28,7 +28,7 @@ use tokio::{sync::watch, time::timeout};
 use self::key::{Key, KeyRef};
 use crate::{
     error::Error,
-    idempotence::{self, Verdict},
+    idempotence::{self, Analysis, Verb, Verdict},
     leaf,
     ledger::Ledger,
     limits::Limits,
@@ -53,6 +53,7 @@ struct Inner {
     verdict: Verdict,
     columns: Vec<ColumnSpec<'static>>,
     prepared: Instant,
+    is_single_row: bool,
     // None for a statement that one node has described and that is not prepared on all yet.
     statement: Option<PreparedStatement>,
 }
@@ -74,6 +75,9 @@ impl Prepared {
         Self(Arc::new(Inner {
             kind: Kind::of(&analysis),
             verdict: idempotence::refine(&analysis, &columns, Some(&session.get_cluster_state())),
+            is_single_row: statement
+                .as_ref()
+                .is_some_and(|statement| is_single_row(&analysis, statement, session)),
             text,
             columns,
             prepared: Instant::now(),
@@ -101,6 +105,11 @@ impl Prepared {
         &self.0.columns
     }
 
+    /// Whether its result has one row at most.
+    pub(crate) fn is_single_row(&self) -> bool {
+        self.0.is_single_row
+    }
+
     /// Whether so much time has passed that somebody else may have changed the schema since.
     pub(crate) fn may_be_outdated(&self) -> bool {
         self.0.prepared.elapsed() > Duration::from_secs(10)
@@ -113,6 +122,21 @@ impl Prepared {
     pub(crate) fn statement(&self) -> Option<&PreparedStatement> {
         self.0.statement.as_ref()
     }
+}
+
+/// Whether a `SELECT` names one partition by its whole key, in a table of which a partition is one row.
+fn is_single_row(statement: &Analysis, prepared: &PreparedStatement, session: &Session) -> bool {
+    let by_key = statement.verb() == Verb::Select && !statement.may_name_several_keys();
+    let table = || {
+        let spec = prepared.get_variable_col_specs().get_by_index(0)?.table_spec();
+        let state = session.get_cluster_state();
+        let table = state.get_keyspace(spec.ks_name())?.tables.get(spec.table_name())?;
+        Some(
+            table.clustering_key.is_empty()
+                && prepared.get_variable_pk_indexes().len() == table.partition_key.len(),
+        )
+    };
+    by_key && table() == Some(true)
 }
 
 impl fmt::Debug for Prepared {
@@ -227,7 +251,7 @@ impl Statements {
     }
 
     async fn fly(self: Arc<Self>, key: Key, landing: watch::Sender<Option<Landing>>) {
-        let statement = leaf::once(&key.text, self.limits.request);
+        let statement = leaf::once(&key.text, self.limits.driver);
         let outcome = match timeout(self.limits.prepare, self.session.prepare(statement)).await {
             Ok(Ok(statement)) => {
                 let prepared = Prepared::new(&self.session, Arc::clone(&key.text), Ok(statement));
@@ -244,7 +268,7 @@ impl Statements {
 
     /// Asks a single node for the statement's bind markers.
     async fn describe(self: &Arc<Self>, text: &Arc<str>, ledger: &Arc<Ledger>) -> Result<Prepared, Error> {
-        let mut statement = leaf::once(text, self.limits.request);
+        let mut statement = leaf::once(text, self.limits.driver);
         statement.set_history_listener(leaf::listener(ledger));
         let columns = CaptureColumns::default();
         let outcome = self.session.query_single_page(statement, &columns, PagingState::start()).await;

@@ -40,6 +40,7 @@ use crate::{
     idempotence::{self, Analysis, Verdict},
     leaf::configure,
     ledger::Ledger,
+    limits::Limits,
     timestamp,
 };
 
@@ -65,7 +66,8 @@ pub struct Request {
 pub(crate) enum Operation {
     Prepare { text: Arc<str> },
     Text { text: Arc<str>, row: Option<Arc<Row>>, page: PagingState },
-    Bound { bound: Arc<BoundStatement>, page: PagingState },
+    // Without a page, the result has one row at most and is asked for as a whole.
+    Bound { bound: Arc<BoundStatement>, page: Option<PagingState> },
     Batch { batch: Arc<batch::Batch>, rows: Arc<[Row]> },
 }
 
@@ -93,7 +95,7 @@ impl Request {
         let verdict = idempotence::refine(&statement, columns.as_slice(), None);
         let has_timestamp = bound.prepared().get_timestamp().is_some();
         let request =
-            Self::new(Operation::Bound { bound: Arc::new(bound), page: PagingState::start() }, kind)
+            Self::new(Operation::Bound { bound: Arc::new(bound), page: Some(PagingState::start()) }, kind)
                 .judged(verdict);
         if has_timestamp { request.without_timestamp() } else { request }
     }
@@ -160,7 +162,8 @@ impl Request {
     /// Sets the page to begin with, in place of the first: a [`Response::next_page`](crate::Response::next_page).
     pub fn with_page(mut self, at: PagingState) -> Self {
         match &mut self.operation {
-            Operation::Text { page, .. } | Operation::Bound { page, .. } => *page = at,
+            Operation::Text { page, .. } => *page = at,
+            Operation::Bound { page, .. } => *page = Some(at),
             Operation::Prepare { .. } | Operation::Batch { .. } => {}
         }
         self
@@ -212,11 +215,11 @@ impl Request {
     }
 
     /// Writes what the request asks for into the driver's statement, once for all its copies.
-    pub(crate) fn settle(&mut self, limit: Duration) {
+    pub(crate) fn settle(&mut self, limits: &Limits) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let options = self.options;
+        let (options, limit) = (self.options, limits.driver);
         match &mut self.operation {
             Operation::Bound { bound, .. } => {
                 let bound = Arc::make_mut(bound);
@@ -228,11 +231,6 @@ impl Request {
             Operation::Batch { batch, .. } => configure!(*Arc::make_mut(batch), options, limit, self.ledger),
             Operation::Prepare { .. } | Operation::Text { .. } => {}
         }
-    }
-
-    /// Undoes [`settle`](Self::settle), for another limit.
-    pub(crate) fn unsettle(&mut self) {
-        self.is_settled = false;
     }
 
     pub(crate) fn is_deadline_enforced(&self) -> bool {

@@ -267,6 +267,36 @@ fn retrying(
     Client::new(ServiceBuilder::new().layer(retry).service(client.stack().clone()))
 }
 
+/// A server that pages does more work; a result that has one row at most needs no pages.
+#[tokio::test]
+async fn only_what_may_have_many_rows_is_paged() {
+    let Some(mut proxied) = Proxied::start().await else { return };
+    let client = proxied.client_with_table("paged").await;
+    crate::cluster::create_table(&client, "clustered", "k int, c int, PRIMARY KEY (k, c)").await;
+    let pages = async |text: &str, proxied: &mut Proxied| {
+        let values = vec![1; text.matches('?').count()];
+        client.execute(text, &values).await.unwrap();
+        let mut frames = proxied.watch(RequestOpcode::Execute);
+        client.execute(text, &values).await.unwrap();
+        let frame = frames.bodies().remove(0);
+        proxied.clear();
+        // The statement's id with its length, the consistency level, and then the flags.
+        let flags = frame[2 + usize::from(u16::from_be_bytes([frame[0], frame[1]])) + 2];
+        flags & 0x04 != 0
+    };
+    assert!(!pages("SELECT v FROM paged WHERE k = ?", &mut proxied).await);
+    for text in [
+        "SELECT v FROM paged",
+        "SELECT v FROM paged WHERE k IN (?, ?)",
+        "SELECT v FROM paged WHERE k > ? ALLOW FILTERING",
+        "SELECT v FROM paged WHERE token(k) > token(?)",
+        "SELECT c FROM clustered WHERE k = ?",
+        "SELECT c FROM clustered WHERE k = ? AND c = ?",
+    ] {
+        assert!(pages(text, &mut proxied).await, "{text}");
+    }
+}
+
 /// All attempts of a write are the same to the byte: its values are serialized once, and its timestamp is pinned.
 #[tokio::test]
 async fn every_attempt_of_a_write_is_the_same_frame() {
