@@ -6,8 +6,7 @@
 
 use std::{
     cell::RefCell,
-    future::ready,
-    pin::pin,
+    future::{poll_fn, ready},
     sync::Arc,
     task::{self, Context, Poll},
     time::Duration,
@@ -18,7 +17,7 @@ use scylla::{
     observability::history::HistoryListener,
     policies::retry::{FallthroughRetryPolicy, RetryPolicy},
     response::{PagingState, PagingStateResponse},
-    statement::{Statement, bound::BoundStatement},
+    statement::Statement,
 };
 use tokio::time::timeout;
 use tokio_util::sync::ReusableBoxFuture;
@@ -92,8 +91,17 @@ pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
     if bound.limit.is_zero() {
         return Work::new(ready(Err(Rejection::timed_out(bound.scope, bound.limit).into())));
     }
+    let is_schema = request.kind() == Kind::Schema;
     request.settle(&shared.limits);
-    operation(Arc::clone(shared), request, bound)
+    let work = operation(Arc::clone(shared), request);
+    match bound {
+        _ if is_schema => {
+            let shared = Arc::clone(shared);
+            Work::new(async move { agreed(&shared, bound, work).await })
+        }
+        Bound { is_ours: true, .. } => Work::new(bound.watch(work)),
+        Bound { is_ours: false, .. } => work,
+    }
 }
 
 /// How long an attempt may take, and whether it is for us to watch that: a layer may do so already.
@@ -105,34 +113,35 @@ struct Bound {
 }
 
 impl Bound {
-    async fn watch<T>(self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut work = pin!(work);
+    async fn watch(self, mut work: Work) -> Result<Response, Error> {
+        let work = poll_fn(|cx| work.poll(cx));
         if !self.is_ours {
             return work.await;
         }
-        match timeout(self.limit, work.as_mut()).await {
+        match timeout(self.limit, work).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Rejection::timed_out(self.scope, self.limit).into()),
         }
     }
 }
 
-fn operation(shared: Arc<Shared>, request: Request, bound: Bound) -> Work {
-    let (kind, options) = (request.kind(), request.options);
+/// The driver's future is large, and each future around it would copy it once more. So what has to be around it holds
+/// it in its box.
+fn operation(shared: Arc<Shared>, request: Request) -> Work {
+    let options = request.options;
     let ledger = Arc::clone(request.ledger());
     match request.into_operation() {
-        Operation::Bound { bound: statement, page } if kind == Kind::Schema => {
-            Work::new(async move { agreed(&shared, bound, execute(&shared, &statement, page)).await })
-        }
-        Operation::Bound { bound: statement, page } => {
-            Work::new(async move { bound.watch(execute(&shared, &statement, page)).await })
-        }
+        Operation::Bound { bound, page: None } => Work::new(async move {
+            let result = shared.session.execute_bound_unpaged(&bound).await?;
+            Response::of_result(result, PagingStateResponse::NoMorePages)
+        }),
+        Operation::Bound { bound, page: Some(page) } => Work::new(async move {
+            let (result, next) = shared.session.execute_bound_single_page(&bound, page).await?;
+            Response::of_result(result, next)
+        }),
         Operation::Batch { batch, rows } => Work::new(async move {
-            let work = async {
-                let result = shared.session.batch(&batch, &*rows).await?;
-                Response::of_result(result, PagingStateResponse::NoMorePages)
-            };
-            bound.watch(work).await
+            let result = shared.session.batch(&batch, &*rows).await?;
+            Response::of_result(result, PagingStateResponse::NoMorePages)
         }),
         Operation::Text { text, row, page } => Work::new(async move {
             let mut statement = Statement::new(&*text);
@@ -140,26 +149,13 @@ fn operation(shared: Arc<Shared>, request: Request, bound: Bound) -> Work {
             if let Some(size) = options.page_size {
                 statement.set_page_size(size);
             }
-            let query = query(&shared, statement, row.as_deref(), page);
-            if kind == Kind::Schema { agreed(&shared, bound, query).await } else { bound.watch(query).await }
+            query(&shared, statement, row.as_deref(), page).await
         }),
         Operation::Prepare { text } => Work::new(async move {
-            let prepared = bound.watch(shared.statements.prepare(&text, &ledger)).await?;
+            let prepared = shared.statements.prepare(&text, &ledger).await?;
             Ok(Response::of_prepared(prepared, &shared.statements))
         }),
     }
-}
-
-async fn execute(
-    shared: &Shared,
-    statement: &BoundStatement,
-    page: Option<PagingState>,
-) -> Result<Response, Error> {
-    let (result, next) = match page {
-        Some(page) => shared.session.execute_bound_single_page(statement, page).await?,
-        None => (shared.session.execute_bound_unpaged(statement).await?, PagingStateResponse::NoMorePages),
-    };
-    Response::of_result(result, next)
 }
 
 async fn query(
@@ -176,11 +172,7 @@ async fn query(
 }
 
 /// Changes the schema, and waits until all nodes have the new one and the driver knows it, all within the bound.
-async fn agreed(
-    shared: &Shared,
-    bound: Bound,
-    change: impl Future<Output = Result<Response, Error>>,
-) -> Result<Response, Error> {
+async fn agreed(shared: &Shared, bound: Bound, change: Work) -> Result<Response, Error> {
     let began = Instant::now();
     let response = bound.watch(change).await?;
     shared.statements.clear();

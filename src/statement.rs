@@ -68,9 +68,9 @@ impl<'a> Statement<'a> {
         self
     }
 
-    /// The most pages that [`Client::execute`](crate::Client::execute) reads before it gives up. Default 100.
+    /// The most pages that [`Client::execute`](crate::Client::execute) reads before it gives up. Default 100. 0 counts as 1.
     pub fn max_pages(mut self, pages: usize) -> Self {
-        self.max_pages = pages;
+        self.max_pages = pages.max(1);
         self
     }
 

@@ -4,6 +4,7 @@ mod bind;
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -121,7 +122,7 @@ where
         let statement = statement.into();
         let call = Call::begin("execute", &statement.options);
         let pages = Pages::All { most: statement.max_pages };
-        call.end(call.run(self.bound_and_sent(&statement, &values, &pages, &call.ledger)).await)
+        call.end(run!(call, self.bound_and_sent(&statement, &values, &pages, &call.ledger)))
     }
 
     /// Executes a statement with values, and reads one page of its result.
@@ -141,7 +142,7 @@ where
         let statement = statement.into();
         let call = Call::begin("execute_page", &statement.options);
         let pages = Pages::One { from: page };
-        call.end(call.run(self.bound_and_sent(&statement, &values, &pages, &call.ledger)).await)
+        call.end(run!(call, self.bound_and_sent(&statement, &values, &pages, &call.ledger)))
     }
 
     /// Executes a statement as it is, without values and without preparing it: for schema changes and the like.
@@ -157,7 +158,8 @@ where
         let call = Call::begin("query", &statement.options);
         let work = async {
             let request = self.unprepared(&statement, &call.ledger)?;
-            self.all_pages(request, statement.max_pages).await
+            let first = self.send(request.clone()).await?;
+            self.remaining_pages(request, first, statement.max_pages).await
         };
         call.end(call.run(work).await)
     }
@@ -215,7 +217,21 @@ where
         ledger: &Arc<Ledger>,
     ) -> Result<Response, Error> {
         let outcome = match self.bind(statement, values, ledger).await {
-            Ok(request) => self.read(request, pages).await,
+            // Written out, since each function on the way would copy the future once more.
+            Ok(request) => {
+                let request = pages.begin(request);
+                let mut stack = self.stack.clone();
+                let first = match poll_fn(|cx| stack.poll_ready(cx)).await {
+                    Ok(()) => stack.call(request.clone()).await,
+                    Err(error) => Err(error),
+                };
+                match first.map_err(Into::into) {
+                    Ok(response) if pages.are_wanted_after(&response) => {
+                        Box::pin(self.remaining_pages(request, response, pages.most())).await
+                    }
+                    first => first,
+                }
+            }
             Err(error) => Err(error),
         };
         match outcome {
@@ -225,8 +241,9 @@ where
                 self.forget(statement.text());
                 let statement = statement.anew();
                 let again = async {
-                    let request = self.bind(&statement, values, ledger).await?;
-                    self.read(request, pages).await
+                    let request = pages.begin(self.bind(&statement, values, ledger).await?);
+                    let first = self.send(request.clone()).await?;
+                    self.remaining_pages(request, first, pages.most()).await
                 };
                 // Rare, and large: boxed, so that the usual path stays small.
                 Box::pin(again).await
@@ -235,26 +252,25 @@ where
         }
     }
 
-    async fn read(&self, request: Request, pages: &Pages) -> Result<Response, Error> {
-        match pages {
-            Pages::All { most } => self.all_pages(request, *most).await,
-            Pages::One { from: None } => self.send(request).await,
-            Pages::One { from: Some(page) } => self.send(request.with_page(page.clone())).await,
-        }
-    }
-
     async fn send(&self, request: Request) -> Result<Response, Error> {
         self.stack.clone().oneshot(request).await.map_err(Into::into)
     }
 
-    async fn all_pages(&self, request: Request, max_pages: usize) -> Result<Response, Error> {
-        let mut response = self.send(request.clone()).await?;
+    /// Reads on until there are no more pages, or more than allowed.
+    async fn remaining_pages(
+        &self,
+        request: Request,
+        mut response: Response,
+        most: usize,
+    ) -> Result<Response, Error> {
         let mut pages = 1;
-        while let Some(next) = response.next_page().cloned() {
-            if pages >= max_pages {
+        while most > 0
+            && let Some(next) = response.next_page().cloned()
+        {
+            if pages >= most {
                 let message = format!(
-                    "the result has more than {max_pages} pages: read it page by page with `execute_page`, narrow \
-                     the statement, or raise `max_pages`"
+                    "the result has more than {most} pages: read it page by page with `execute_page`, narrow the \
+                     statement, or raise `max_pages`"
                 );
                 return Err(Error::answer(ErrorKind::TooManyPages, message));
             }
@@ -277,6 +293,35 @@ enum Pages {
     One { from: Option<PagingState> },
 }
 
+impl Pages {
+    fn begin(&self, request: Request) -> Request {
+        match self {
+            Self::One { from: Some(page) } => request.with_page(page.clone()),
+            _ => request,
+        }
+    }
+
+    /// How many pages may be read by one call, at least one; zero says that the caller reads them one by one.
+    fn most(&self) -> usize {
+        match self {
+            Self::All { most } => (*most).max(1),
+            Self::One { .. } => 0,
+        }
+    }
+
+    fn are_wanted_after(&self, response: &Response) -> bool {
+        matches!(self, Self::All { .. }) && response.next_page().is_some()
+    }
+}
+
+/// Does the work of a call. Nearly always nobody watches, and it is awaited where it is made: to hand it on would copy it.
+macro_rules! run {
+    ($call:ident, $work:expr) => {
+        if $call.is_plain() { $work.await } else { $call.run($work).await }
+    };
+}
+use run;
+
 /// One logical request: its ledger, its span, and how long it may take if the caller said so.
 struct Call {
     ledger: Arc<Ledger>,
@@ -293,6 +338,11 @@ impl Call {
         let span =
             tracing::debug_span!("cassandra", operation, attempts = field::Empty, error = field::Empty);
         Self { ledger, span, limit: options.timeout }
+    }
+
+    /// Whether nobody traces the call, and it has no limit of its own.
+    fn is_plain(&self) -> bool {
+        self.span.is_disabled() && self.limit.is_none()
     }
 
     /// Does the work of the call, within its limit whatever the layers do.
