@@ -119,9 +119,9 @@ pub(crate) fn run(bars: &mut Bars) {
 
     let mut both = |name: &str, limit: f64, ours: &mut dyn FnMut(), theirs: &mut dyn FnMut()| {
         let (rounds, iterations) = if is_quick() { (61, 10_000) } else { (301, 50_000) };
-        let (our_time, their_time) = side_by_side(rounds, iterations, ours, theirs);
-        println!("{name}: {our_time:.0} ns, tower {their_time:.0} ns");
-        bars.at_most(&format!("{name}_ratio"), our_time / their_time, limit);
+        let compared = side_by_side(rounds, iterations, ours, theirs);
+        println!("{name}: {:.0} ns, tower {:.0} ns", compared.ours, compared.theirs);
+        bars.at_most(&format!("{name}_ratio"), compared.ratio, limit);
         #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
         bars.at_most(&format!("{name}_allocations"), allocations(ours) as f64, 0.0);
     };

@@ -46,13 +46,21 @@ impl Bars {
     }
 }
 
-/// Times two pieces of work in turns and returns the median time of one iteration of each, in nanoseconds.
+/// What came of two pieces of work: the median time of one iteration of each, in nanoseconds, and the median of their
+/// ratios in each round, on which what slows a machine down for a while has no influence.
+pub(crate) struct Compared {
+    pub(crate) ours: f64,
+    pub(crate) theirs: f64,
+    pub(crate) ratio: f64,
+}
+
+/// Times two pieces of work in turns.
 pub(crate) fn side_by_side(
     rounds: usize,
     iterations: u32,
     ours: &mut dyn FnMut(),
     theirs: &mut dyn FnMut(),
-) -> (f64, f64) {
+) -> Compared {
     let time = |work: &mut dyn FnMut()| {
         let began = Instant::now();
         for _ in 0..iterations {
@@ -74,7 +82,8 @@ pub(crate) fn side_by_side(
             our_times.push(time(ours));
         }
     }
-    (median(our_times), median(their_times))
+    let ratios = our_times.iter().zip(&their_times).map(|(ours, theirs)| ours / theirs).collect();
+    Compared { ours: median(our_times), theirs: median(their_times), ratio: median(ratios) }
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
