@@ -55,8 +55,14 @@ impl Instant {
 
     /// The moment on tokio's clock that is `wait` from now, or `None` if that is zero.
     pub(crate) fn on_tokios_clock_after(wait: Duration) -> Option<tokio::time::Instant> {
-        let now = Self::now();
-        (now + wait).on_tokios_clock(now)
+        if wait.is_zero() {
+            return None;
+        }
+        #[cfg(feature = "test-util")]
+        if tokio_time::followed() {
+            return Some(later(tokio::time::Instant::now(), wait));
+        }
+        Some(later(Self::real_now().anchored(), wait))
     }
 
     /// This moment on tokio's clock, given a recent reading of this one; `None` if it has passed.
@@ -66,21 +72,22 @@ impl Instant {
         }
         #[cfg(feature = "test-util")]
         if tokio_time::followed() {
-            return Some(later(tokio::time::Instant::now(), self.saturating_duration_since(Self::now())));
+            return Some(later(tokio::time::Instant::now(), self.remaining()));
         }
-        Some(self.anchored(now))
+        Some(later(now.anchored(), self.saturating_duration_since(now)))
     }
 
-    fn anchored(self, now: Self) -> tokio::time::Instant {
-        let anchor = match ANCHOR.get() {
-            Some(anchor) if now.saturating_duration_since(anchor.ours) < ANCHORED => anchor,
-            _ => {
-                let fresh = Anchor { ours: Self::real_now(), theirs: tokio::time::Instant::now() };
-                ANCHOR.set(Some(fresh));
-                fresh
+    /// The same moment on tokio's clock, for a recent reading of this one.
+    fn anchored(self) -> tokio::time::Instant {
+        if let Some(anchor) = ANCHOR.get() {
+            let since = self.0.get().saturating_sub(anchor.ours.0.get());
+            if let Some(since) = u32::try_from(since).ok().filter(|since| *since < ANCHORED) {
+                return anchor.theirs + Duration::new(0, since);
             }
-        };
-        later(anchor.theirs, self.saturating_duration_since(anchor.ours))
+        }
+        let fresh = Anchor { ours: Self::real_now(), theirs: tokio::time::Instant::now() };
+        ANCHOR.set(Some(fresh));
+        fresh.theirs
     }
 
     /// Nanoseconds on this clock, for a core that keeps its state in an atomic.
@@ -98,8 +105,7 @@ impl Add<Duration> for Instant {
 
     /// Saturates at the end of the clock's range, some 400 years from now.
     fn add(self, duration: Duration) -> Self {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Self::at(self.0.get().saturating_add(nanos))
+        Self::at(self.0.get().saturating_add(nanos(duration)))
     }
 }
 
@@ -108,8 +114,7 @@ impl Sub<Duration> for Instant {
 
     /// Saturates at the beginning of the clock's range, some 146 years ago.
     fn sub(self, duration: Duration) -> Self {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Self::at(self.0.get().saturating_sub(nanos))
+        Self::at(self.0.get().saturating_sub(nanos(duration)))
     }
 }
 
@@ -124,6 +129,11 @@ impl fmt::Debug for Instant {
     }
 }
 
+/// Saturates after 584 years.
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
+}
+
 /// One moment, read on both clocks.
 #[derive(Clone, Copy)]
 struct Anchor {
@@ -131,8 +141,8 @@ struct Anchor {
     theirs: tokio::time::Instant,
 }
 
-/// For how long an anchor holds: at a drift of a thousandth, far more than clocks have, it is wrong by 0.1 ms then.
-const ANCHORED: Duration = Duration::from_millis(100);
+/// For how long an anchor holds, in nanoseconds: at a drift of a thousandth, far more than clocks have, it is wrong by 0.1 ms then.
+const ANCHORED: u32 = 100_000_000;
 
 thread_local! {
     static ANCHOR: Cell<Option<Anchor>> = const { Cell::new(None) };
@@ -215,7 +225,7 @@ mod tests {
         for millis in [1, 20, 150, 300, 5_000] {
             let (now, theirs) = (Instant::real_now(), tokio::time::Instant::now());
             let wait = Duration::from_millis(millis);
-            let error = (now + wait).anchored(now).duration_since(theirs).abs_diff(wait);
+            let error = later(now.anchored(), wait).duration_since(theirs).abs_diff(wait);
             assert!(error < Duration::from_millis(2), "{error:?}");
             // Some anchors are fresh, some have to be made anew.
             std::thread::sleep(wait.min(Duration::from_millis(120)));

@@ -33,6 +33,7 @@ impl Timer {
     }
 
     /// Ready at the moment that `due` tells at the first poll, or at once if it tells none.
+    #[inline]
     pub(crate) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
