@@ -13,8 +13,6 @@ mod harness;
 mod layers;
 
 fn main() {
-    // The build has a clock that tests can stop; here it is the real one.
-    palisade::clock::use_real_time();
     let mut bars = harness::Bars::new();
     layers::run(&mut bars);
     cluster::run(&mut bars);
