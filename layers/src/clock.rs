@@ -26,6 +26,7 @@ const ORIGIN: u64 = 1 << 62;
 
 impl Instant {
     /// The present moment.
+    #[inline]
     pub fn now() -> Self {
         #[cfg(feature = "test-util")]
         if tokio_time::followed() {
@@ -34,16 +35,19 @@ impl Instant {
         Self::real_now()
     }
 
+    #[inline]
     fn real_now() -> Self {
         Self::at(ORIGIN.saturating_add(REAL.elapsed()))
     }
 
     /// The time since `earlier`, or zero if that lies in the future.
+    #[inline]
     pub fn saturating_duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 
     /// The time from now until this moment, or zero if it has passed.
+    #[inline]
     pub fn remaining(self) -> Duration {
         self.saturating_duration_since(Self::now())
     }
@@ -54,6 +58,7 @@ impl Instant {
     }
 
     /// The moment on tokio's clock that is `wait` from now, or `None` if that is zero.
+    #[inline]
     pub(crate) fn on_tokios_clock_after(wait: Duration) -> Option<tokio::time::Instant> {
         if wait.is_zero() {
             return None;
@@ -66,6 +71,7 @@ impl Instant {
     }
 
     /// This moment on tokio's clock, given a recent reading of this one; `None` if it has passed.
+    #[inline]
     pub(crate) fn on_tokios_clock(self, now: Self) -> Option<tokio::time::Instant> {
         if self <= now {
             return None;
@@ -78,6 +84,7 @@ impl Instant {
     }
 
     /// The same moment on tokio's clock, for a recent reading of this one.
+    #[inline]
     fn anchored(self) -> tokio::time::Instant {
         if let Some(anchor) = ANCHOR.get() {
             let since = self.0.get().saturating_sub(anchor.ours.0.get());
@@ -95,6 +102,7 @@ impl Instant {
         self.0.get()
     }
 
+    #[inline]
     fn at(nanos: u64) -> Self {
         Self(NonZeroU64::new(nanos).unwrap_or(NonZeroU64::MIN))
     }
@@ -104,6 +112,7 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     /// Saturates at the end of the clock's range, some 400 years from now.
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         Self::at(self.0.get().saturating_add(nanos(duration)))
     }
@@ -149,6 +158,7 @@ thread_local! {
 }
 
 /// Saturates some thirty years from there, as tokio's own far future does.
+#[inline]
 fn later(from: tokio::time::Instant, by: Duration) -> tokio::time::Instant {
     const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
     from + by.min(FAR)
@@ -160,6 +170,7 @@ struct Real {
 }
 
 impl Real {
+    #[inline]
     fn elapsed(&self) -> u64 {
         self.clock.delta_as_nanos(self.first, self.clock.raw())
     }
