@@ -255,7 +255,9 @@ impl CassandraBuilder {
         loop {
             match self.try_connect().await {
                 Ok(session) => {
-                    let limits = Limits { driver: None, ..self.limits };
+                    // The profile is ours and has no limit, unless the caller has changed the driver's settings.
+                    let driver = self.limits.driver.filter(|_| self.driver.is_some());
+                    let limits = Limits { driver, ..self.limits };
                     return Ok(Cassandra::new(Arc::new(session), limits));
                 }
                 Err(error) if attempt < self.connect_attempts && error.is_worth_another_try() => {

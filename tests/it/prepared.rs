@@ -393,6 +393,27 @@ async fn the_driver_makes_no_attempts_of_its_own_in_a_session_of_the_callers() {
     assert_eq!(failed.bodies().len(), 1, "a retry");
 }
 
+/// Nor does a session of our making whose driver the caller has given a limit on time.
+#[tokio::test]
+async fn a_limit_on_time_among_the_drivers_settings_has_no_effect() {
+    let Some(mut proxied) = Proxied::start().await else { return };
+    proxied.client_with_table("settings").await;
+    let translation = proxied.translation();
+    let settings = proxied.settings().driver(move |session| {
+        let profile = scylla::client::execution_profile::ExecutionProfile::builder();
+        let hasty = profile.request_timeout(Some(Duration::from_millis(50))).build();
+        session
+            .address_translator(Arc::new(translation.clone()))
+            .default_execution_profile_handle(hasty.into_handle())
+    });
+    let client = Client::new(settings.connect().await.unwrap());
+    let select = "SELECT v FROM settings WHERE k = ?";
+    client.execute(select, (1,)).await.unwrap();
+    let execute = Condition::RequestOpcode(RequestOpcode::Execute);
+    let _slow = proxied.react(execute, RequestReaction::delay(Duration::from_millis(200)));
+    client.execute(select, (1,)).await.unwrap();
+}
+
 /// A request whose attempt is abandoned says so in its ledger, and no task of it lives on.
 #[tokio::test]
 async fn a_dropped_call_leaves_nothing_behind() {
