@@ -51,8 +51,7 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Entries {
-    // One attempt is the rule, and two are no exception: they need no allocation of their own.
-    // Each with its number.
+    // Each with its number. One attempt is the rule, and two are no exception: they need no allocation of their own.
     list: SmallVec<[(usize, Attempt); 2]>,
     // How many attempts there were.
     count: usize,
@@ -145,7 +144,7 @@ impl Ledger {
         }
     }
 
-    // A panic while the lock is held leaves a list that is whole: every change is one push or one assignment.
+    // A panic while the lock is held leaves a list that is whole: every change is one call of the list's own.
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

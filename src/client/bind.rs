@@ -58,7 +58,7 @@ where
                 return self.unprepared(statement, ledger);
             }
             // Rare, and large: boxed, so that the usual path stays small.
-            Box::pin(self.prepared(statement.text(), statement.options, ledger)).await?
+            Box::pin(self.prepare_step(statement.text(), statement.options, ledger, true)).await?
         };
         let idempotence = idempotence::resolve(statement.idempotent, prepared.verdict())?;
         let operation = match prepared.statement() {

@@ -225,11 +225,11 @@ where
                     Ok(()) => stack.call(request.clone()).await,
                     Err(error) => Err(error),
                 };
-                match first.map_err(Into::into) {
-                    Ok(response) if pages.are_wanted_after(&response) => {
-                        Box::pin(self.remaining_pages(request, response, pages.most())).await
+                match (first.map_err(Into::into), pages) {
+                    (Ok(response), Pages::All { most }) if response.next_page().is_some() => {
+                        Box::pin(self.remaining_pages(request, response, *most)).await
                     }
-                    first => first,
+                    (first, _) => first,
                 }
             }
             Err(error) => Err(error),
@@ -243,7 +243,10 @@ where
                 let again = async {
                     let request = pages.begin(self.bind(&statement, values, ledger).await?);
                     let first = self.send(request.clone()).await?;
-                    self.remaining_pages(request, first, pages.most()).await
+                    match pages {
+                        Pages::All { most } => self.remaining_pages(request, first, *most).await,
+                        Pages::One { .. } => Ok(first),
+                    }
                 };
                 // Rare, and large: boxed, so that the usual path stays small.
                 Box::pin(again).await
@@ -264,9 +267,7 @@ where
         most: usize,
     ) -> Result<Response, Error> {
         let mut pages = 1;
-        while most > 0
-            && let Some(next) = response.next_page().cloned()
-        {
+        while let Some(next) = response.next_page().cloned() {
             if pages >= most {
                 let message = format!(
                     "the result has more than {most} pages: read it page by page with `execute_page`, narrow the \
@@ -299,18 +300,6 @@ impl Pages {
             Self::One { from: Some(page) } => request.with_page(page.clone()),
             _ => request,
         }
-    }
-
-    /// How many pages may be read by one call, at least one; zero says that the caller reads them one by one.
-    fn most(&self) -> usize {
-        match self {
-            Self::All { most } => (*most).max(1),
-            Self::One { .. } => 0,
-        }
-    }
-
-    fn are_wanted_after(&self, response: &Response) -> bool {
-        matches!(self, Self::All { .. }) && response.next_page().is_some()
     }
 }
 

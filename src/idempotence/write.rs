@@ -102,11 +102,8 @@ impl Scan<'_, '_> {
             sign => sign,
         };
         let sign = sign.filter(|at| *at < to);
-        let own = |at: usize| {
-            self.tokens
-                .get(at)
-                .is_some_and(|token| column(token).is_some() && column(token) == column(&self.tokens[from]))
-        };
+        let changed = column(&self.tokens[from]);
+        let own = |at: usize| changed.is_some() && self.tokens.get(at).and_then(column) == changed;
         match sign {
             Some(sign) if own(value) => self.changed(sign + 1, to, self.tokens[sign]),
             Some(sign) if own(to - 1) => self.changed(value, sign, self.tokens[sign]),
@@ -114,7 +111,7 @@ impl Scan<'_, '_> {
             Some(_) if name(&self.tokens[value]).is_some() || name(&self.tokens[to - 1]).is_some() => {
                 self.analysis.doubt(Reason::UnknownColumn);
             }
-            _ => self.written(value, to, column(&self.tokens[from]).as_deref()),
+            _ => self.written(value, to, changed.as_deref()),
         }
     }
 

@@ -87,7 +87,8 @@ impl Request {
     /// A prepared statement with its values.
     ///
     /// Its retry policy, request timeout and idempotence flag are set aside, since all attempts belong to the
-    /// layers. A timestamp that it has stays. A load balancing policy or an execution profile that the statement carries stays in force.
+    /// layers. A timestamp that it has stays. A load balancing policy or an execution profile that the statement
+    /// carries stays in force.
     pub fn bound(bound: BoundStatement) -> Self {
         let statement = idempotence::analyze(bound.prepared().get_statement());
         let kind = Kind::of(&statement);
