@@ -9,11 +9,13 @@ mod config;
 pub mod deadline;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod keyed;
 mod limit;
 mod readiness;
 mod rejection;
 pub mod request;
 pub mod retry;
+mod sync;
 pub mod telemetry;
 pub mod timeout;
 mod timer;

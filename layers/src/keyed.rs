@@ -1,0 +1,247 @@
+//! One state for all requests of a layer, or one for each key: a tenant, a table, a node.
+//!
+//! A layer that keeps states by key asks a function of yours for the key of a request. There is no limit to the keys
+//! that requests can bring, so the states have one: at `max_keys` the ones that are used least make room, and
+//! start afresh when they come back. A state that a call is using at that moment is never taken away.
+
+use std::{fmt, hash::Hash, sync::Arc};
+
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
+
+use crate::ConfigError;
+
+/// Which of a layer's states a request belongs to: [`Single`] or [`PerKey`].
+///
+/// Layers implement their services for any partition of their requests; you will not need to name it.
+#[diagnostic::on_unimplemented(
+    message = "the layer's key function does not take a `{Req}`",
+    note = "name the type of the request in the key function: `|request: &MyRequest| request.tenant`"
+)]
+pub trait Partition<Req> {
+    /// What the layer keeps.
+    type State;
+
+    /// Calls `then` with the state of `request`.
+    fn with<R>(&self, request: &Req, then: impl FnOnce(&Arc<Self::State>) -> R) -> R;
+}
+
+/// One state for all requests. Clones share it.
+pub struct Single<V>(Arc<V>);
+
+impl<V> Single<V> {
+    pub(crate) fn new(state: V) -> Self {
+        Self(Arc::new(state))
+    }
+
+    /// The state.
+    pub(crate) const fn state(&self) -> &Arc<V> {
+        &self.0
+    }
+}
+
+impl<V, Req> Partition<Req> for Single<V> {
+    type State = V;
+
+    #[inline]
+    fn with<R>(&self, _: &Req, then: impl FnOnce(&Arc<V>) -> R) -> R {
+        then(&self.0)
+    }
+}
+
+impl<V> Clone for Single<V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for Single<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A state for each key, at most so many. Clones share them.
+pub struct PerKey<K, F, V> {
+    states: Keyed<K, V>,
+    key: F,
+}
+
+impl<K, F, V> PerKey<K, F, V>
+where
+    K: Eq + Hash + Clone,
+{
+    /// States that `make` makes for the keys that `key` tells.
+    ///
+    /// # Errors
+    ///
+    /// If `max_keys` is zero.
+    pub(crate) fn new(
+        max_keys: usize,
+        key: F,
+        make: impl Fn(&K) -> V + Send + Sync + 'static,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self { states: Keyed::new(max_keys, make)?, key })
+    }
+
+    /// The states, without the function that tells the key: for a handle.
+    pub(crate) const fn states(&self) -> &Keyed<K, V> {
+        &self.states
+    }
+}
+
+impl<K, F, V, Req> Partition<Req> for PerKey<K, F, V>
+where
+    K: Eq + Hash + Clone,
+    F: Fn(&Req) -> K,
+{
+    type State = V;
+
+    #[inline]
+    fn with<R>(&self, request: &Req, then: impl FnOnce(&Arc<V>) -> R) -> R {
+        then(&self.states.get_or_make(&(self.key)(request)))
+    }
+}
+
+impl<K, F: Clone, V> Clone for PerKey<K, F, V> {
+    fn clone(&self) -> Self {
+        Self { states: self.states.clone(), key: self.key.clone() }
+    }
+}
+
+impl<K, F, V> fmt::Debug for PerKey<K, F, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.states.fmt(f)
+    }
+}
+
+/// The states themselves: a bounded map.
+pub(crate) struct Keyed<K, V>(Arc<States<K, V>>);
+
+struct States<K, V> {
+    cache: Cache<K, Arc<V>, UnitWeighter, DefaultHashBuilder, InUse>,
+    make: Box<dyn Fn(&K) -> V + Send + Sync>,
+}
+
+impl<K: Eq + Hash + Clone, V> Keyed<K, V> {
+    fn new(max_keys: usize, make: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Self, ConfigError> {
+        if max_keys == 0 {
+            return Err(ConfigError::new(
+                "max_keys",
+                "must be at least 1: it is the number of keys whose states are kept",
+            ));
+        }
+        // Shards of at least 256 keys: smaller ones fill up long before the map does. The cache rounds a shard's share
+        // up, so that it is rounded down here.
+        let shards = 1 << (max_keys / 256).clamp(1, 64).ilog2();
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(max_keys)
+            .weight_capacity((max_keys / shards * shards) as u64)
+            .shards(shards)
+            .build()
+            .map_err(|error| ConfigError::new("max_keys", format!("is {max_keys}: {error}")))?;
+        let cache = Cache::with_options(options, UnitWeighter, DefaultHashBuilder::default(), InUse);
+        Ok(Self(Arc::new(States { cache, make: Box::new(make) })))
+    }
+
+    pub(crate) fn get_or_make(&self, key: &K) -> Arc<V> {
+        if let Some(state) = self.0.cache.get(key) {
+            return state;
+        }
+        let made = self
+            .0
+            .cache
+            .get_or_insert_with(key, || Ok::<_, std::convert::Infallible>(Arc::new((self.0.make)(key))));
+        match made {
+            Ok(state) => state,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The state of a key that has been seen, and is still kept.
+    pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
+        self.0.cache.peek(key)
+    }
+
+    /// All keys and their states.
+    pub(crate) fn all(&self) -> Vec<(K, Arc<V>)> {
+        self.0.cache.iter().collect()
+    }
+
+    /// How many keys are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.0.cache.len()
+    }
+}
+
+impl<K, V> Clone for Keyed<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, V> fmt::Debug for Keyed<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerKey").finish_non_exhaustive()
+    }
+}
+
+/// Keeps a state as long as a call holds it: a second state of the same key would admit as much again.
+#[derive(Clone, Debug)]
+struct InUse;
+
+impl<K, V> Lifecycle<K, Arc<V>> for InUse {
+    type RequestState = ();
+
+    fn is_pinned(&self, _: &K, state: &Arc<V>) -> bool {
+        Arc::strong_count(state) > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+
+    fn partition(max_keys: usize) -> PerKey<u32, fn(&u32) -> u32, AtomicUsize> {
+        PerKey::new(max_keys, (|request: &u32| *request) as fn(&u32) -> u32, |_| AtomicUsize::new(0)).unwrap()
+    }
+
+    #[test]
+    fn a_key_keeps_its_state_and_shares_it_with_clones() {
+        let states = partition(10);
+        states.with(&1, |state| state.fetch_add(1, SeqCst));
+        states.clone().with(&1, |state| state.fetch_add(1, SeqCst));
+        states.with(&2, |state| assert_eq!(state.load(SeqCst), 0));
+        assert_eq!(states.states().get(&1).unwrap().load(SeqCst), 2);
+        assert!(states.states().get(&3).is_none());
+    }
+
+    #[test]
+    fn the_number_of_keys_is_bounded_whatever_requests_bring() {
+        for max in [1, 10, 1_000, 10_000] {
+            let states = partition(max);
+            for key in 0..30_000 {
+                states.with(&key, |_| ());
+            }
+            let kept = states.states().len();
+            assert!(kept <= max && kept >= max / 2, "{kept} of {max}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_in_use_is_never_replaced() {
+        let states = partition(4);
+        let held = states.with(&7, Arc::clone);
+        for key in 100..10_000 {
+            states.with(&key, |_| ());
+        }
+        assert!(states.with(&7, |state| Arc::ptr_eq(state, &held)));
+    }
+
+    #[test]
+    fn no_key_at_all_is_refused() {
+        let none = PerKey::new(0, |request: &u32| *request, |_: &u32| ());
+        assert_eq!(none.unwrap_err().setting(), "max_keys");
+    }
+}
