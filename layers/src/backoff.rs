@@ -59,6 +59,10 @@ impl Backoff {
     /// No wait at all: for repeats that go to another target each.
     pub const NONE: Self = Self { base: Duration::ZERO, max: Duration::ZERO, jitter: Jitter::None };
 
+    /// For a circuit that opens again and again.
+    pub(crate) const DOUBLING_5S_TO_60S: Self =
+        Self { base: Duration::from_secs(5), max: Duration::from_secs(60), jitter: Jitter::Equal };
+
     /// A backoff that begins at `base` and doubles up to `max`, with full jitter.
     ///
     /// # Errors

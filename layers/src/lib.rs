@@ -2,6 +2,7 @@
 
 mod adapt;
 mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod class;
 pub mod clock;
@@ -25,6 +26,7 @@ pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
 pub use self::{
     adapt::{BoxErrors, BoxErrorsFuture, BoxErrorsLayer, box_errors},
     backoff::{Backoff, Jitter},
+    breaker::CircuitBreakerLayer,
     budget::Budget,
     class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
     clock::Instant,

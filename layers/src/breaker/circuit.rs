@@ -1,0 +1,280 @@
+//! One circuit: its core, and those who are told what becomes of it.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::state::{Cause, Change, CircuitState, Core, Mode, Outcome, Rules, Ticket};
+use crate::{
+    clock::Instant,
+    keyed::Keyed,
+    telemetry::{Counter, Gauge},
+};
+
+/// A change of a circuit's state, as a listener is told of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Transition {
+    /// The name of the layer.
+    pub layer: &'static str,
+    /// The key of the circuit as text, where the layer keeps one circuit for each key.
+    pub key: Option<Arc<str>>,
+    /// The state before.
+    pub from: CircuitState,
+    /// The state now.
+    pub to: CircuitState,
+    /// Why.
+    pub cause: Cause,
+    /// Counts the changes of this circuit. Listeners run outside all locks, so that two threads may tell of two
+    /// changes in the other order: the larger number is the later one.
+    pub generation: u64,
+    /// For how long the circuit stays open.
+    pub open_for: Option<Duration>,
+    /// The change did not take place, because the mode is [`Mode::MetricsOnly`].
+    pub suppressed: bool,
+}
+
+/// Is told of each change of state.
+pub(super) type Listener = Arc<dyn Fn(&Transition) + Send + Sync>;
+
+/// A circuit, as an operator sees it: read it, reset it, force it.
+///
+/// Everything takes effect at once in all services that share the circuit. A listener may call it.
+pub struct Circuit {
+    core: Core,
+    key: Option<Arc<str>>,
+    reports: Arc<Reports>,
+}
+
+/// What the circuits of one layer report to.
+pub(super) struct Reports {
+    pub(super) name: &'static str,
+    pub(super) listener: Option<Listener>,
+    pub(super) refused: Counter,
+    transitions: [Counter; 3],
+    suppressed: Counter,
+    // Circuits that are not closed.
+    open: AtomicI64,
+    open_gauge: Gauge,
+}
+
+impl Reports {
+    pub(super) fn new(name: &'static str, listener: Option<Listener>) -> Self {
+        let transitions = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+        Self {
+            name,
+            listener,
+            refused: Counter::new("palisade_circuit_refused_total", name, &[]),
+            transitions: transitions
+                .map(|to| Counter::new("palisade_circuit_transitions_total", name, &[("to", to.as_str())])),
+            suppressed: Counter::new("palisade_circuit_suppressed_total", name, &[]),
+            open: AtomicI64::new(0),
+            open_gauge: Gauge::new("palisade_circuits_open", name),
+        }
+    }
+
+    fn count_open(&self, more: i64) {
+        if more != 0 {
+            let open = self.open.fetch_add(more, Relaxed) + more;
+            #[expect(clippy::cast_precision_loss, reason = "a number of circuits")]
+            self.open_gauge.set(open as f64);
+        }
+    }
+}
+
+impl Circuit {
+    pub(super) fn new(rules: Rules, mode: Mode, key: Option<Arc<str>>, reports: Arc<Reports>) -> Self {
+        let circuit = Self { core: Core::new(rules, mode, Instant::now()), key, reports };
+        circuit.reports.count_open(not_closed(circuit.state()));
+        circuit
+    }
+
+    /// The state at this moment.
+    pub fn state(&self) -> CircuitState {
+        self.core.state()
+    }
+
+    /// The key of the circuit as text, where the layer keeps one circuit for each key.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// All figures at this moment.
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        let figures = self.core.figures(Instant::now());
+        CircuitSnapshot {
+            state: figures.state,
+            mode: figures.mode,
+            generation: figures.generation,
+            calls: figures.sums.calls,
+            failures: figures.sums.failures,
+            slow_calls: figures.sums.slow,
+            consecutive_failures: figures.in_a_row,
+            retry_after: figures.retry_after,
+            probes_in_flight: figures.probes_in_flight,
+            openings: figures.openings,
+        }
+    }
+
+    /// Changes the mode. Going back to [`Mode::Normal`] starts closed, with an empty window.
+    pub fn set_mode(&self, mode: Mode) {
+        if let Some(change) = self.core.set_mode(mode, Instant::now()) {
+            self.report(change);
+        }
+    }
+
+    /// Forgets all outcomes. An open circuit closes; a forced one stays as it is. Outcomes of calls that are under way
+    /// do not count any more.
+    pub fn reset(&self) {
+        self.report(self.core.reset(Instant::now()));
+    }
+
+    #[inline]
+    pub(super) fn admit(&self, now: Instant) -> Result<Ticket, Option<Duration>> {
+        match self.core.admit_closed(now) {
+            Some(ticket) => Ok(ticket),
+            None => self.admit_not_closed(now),
+        }
+    }
+
+    fn admit_not_closed(&self, now: Instant) -> Result<Ticket, Option<Duration>> {
+        let (admitted, change) = self.core.admit(now);
+        if let Some(change) = change {
+            self.report(change);
+        }
+        if admitted.is_err() {
+            self.reports.refused.increment(1);
+        }
+        admitted
+    }
+
+    #[inline]
+    pub(super) fn record(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        if let Some(change) = self.core.record(ticket, outcome, now) {
+            self.report(change);
+        }
+    }
+
+    /// Tells everybody, outside the lock.
+    #[cold]
+    fn report(&self, change: Change) {
+        let Change { from, to, cause, generation, wait, suppressed } = change;
+        let (layer, key) = (self.reports.name, self.key());
+        if suppressed {
+            self.reports.suppressed.increment(1);
+            tracing::warn!(layer, key, cause = cause.as_str(), "the circuit would have opened");
+        } else {
+            self.reports.transitions[to as usize].increment(1);
+            self.reports.count_open(not_closed(to) - not_closed(from));
+            match to {
+                CircuitState::Open => {
+                    tracing::warn!(layer, key, cause = cause.as_str(), open_for = ?wait, "the circuit has opened");
+                }
+                CircuitState::HalfOpen => tracing::info!(layer, key, "the circuit lets probes through"),
+                CircuitState::Closed => {
+                    tracing::info!(layer, key, cause = cause.as_str(), "the circuit has closed");
+                }
+            }
+        }
+        let Some(listener) = &self.reports.listener else {
+            return;
+        };
+        let key = self.key.clone();
+        let transition = Transition { layer, key, from, to, cause, generation, open_for: wait, suppressed };
+        // A call must not fail, nor a drop abort the process, because somebody who only listens panics.
+        if catch_unwind(AssertUnwindSafe(|| listener(&transition))).is_err() {
+            tracing::error!(layer, "a listener of the circuit has panicked; the circuit goes on");
+        }
+    }
+}
+
+impl Drop for Circuit {
+    fn drop(&mut self) {
+        // An open circuit whose key makes room for another one.
+        self.reports.count_open(-not_closed(self.state()));
+    }
+}
+
+fn not_closed(state: CircuitState) -> i64 {
+    i64::from(state != CircuitState::Closed)
+}
+
+impl fmt::Debug for Circuit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Circuit")
+            .field("layer", &self.reports.name)
+            .field("key", &self.key)
+            .field("snapshot", &self.snapshot())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The figures of a [`Circuit`] at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CircuitSnapshot {
+    /// What it does with calls. A forced circuit is open or closed.
+    pub state: CircuitState,
+    /// What an operator made of it.
+    pub mode: Mode,
+    /// Counts its changes.
+    pub generation: u64,
+    /// Calls in the window that count. Zero unless closed.
+    pub calls: u32,
+    /// Those of them that failed.
+    pub failures: u32,
+    /// Those of them that were slow.
+    pub slow_calls: u32,
+    /// Failures since the last success.
+    pub consecutive_failures: u32,
+    /// While open: the time until a probe may go.
+    pub retry_after: Option<Duration>,
+    /// Probes that are under way.
+    pub probes_in_flight: u32,
+    /// How often it has opened without having been closed for as long as it was open, which makes it stay open
+    /// longer each time.
+    pub openings: u32,
+}
+
+/// The circuits of a layer that keeps one for each key. Clones see the same ones.
+pub struct Circuits<K>(pub(super) Keyed<K, Circuit>);
+
+impl<K: Eq + std::hash::Hash + Clone> Circuits<K> {
+    /// The circuit of a key that has been seen, and is still kept.
+    pub fn get(&self, key: &K) -> Option<Arc<Circuit>> {
+        self.0.get(key)
+    }
+
+    /// All keys that are kept, and their circuits. Costs a copy of each key.
+    pub fn all(&self) -> Vec<(K, Arc<Circuit>)> {
+        self.0.all()
+    }
+
+    /// How many keys are kept.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no request has come yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K> Clone for Circuits<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> fmt::Debug for Circuits<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Circuits").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,117 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::{
+    Circuit,
+    state::{Outcome, Ticket},
+};
+use crate::{
+    Rejection,
+    class::{Classify, Fault},
+    clock::Instant,
+    readiness::ReadyCall,
+};
+
+pin_project! {
+    /// The future of a [`CircuitBreaker`](super::CircuitBreaker) service.
+    pub struct BreakerFuture<S, C, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: ReadyCall<S, Req>,
+        admission: Admission,
+        classifier: C,
+    }
+}
+
+enum Admission {
+    Admitted(Watched),
+    Refused(Option<Duration>),
+}
+
+/// A call that was admitted. Dropped before its outcome is known, it counts as one that its caller gave up.
+pub(super) struct Watched {
+    circuit: Option<Arc<Circuit>>,
+    ticket: Ticket,
+}
+
+impl Watched {
+    #[inline]
+    pub(super) fn new(circuit: &Arc<Circuit>, ticket: Ticket) -> Self {
+        Self { circuit: Some(Arc::clone(circuit)), ticket }
+    }
+
+    #[inline]
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(circuit) = self.circuit.take() {
+            circuit.record(self.ticket, outcome, Instant::now());
+        }
+    }
+}
+
+impl Drop for Watched {
+    #[inline]
+    fn drop(&mut self) {
+        self.end(Outcome::Dropped);
+    }
+}
+
+impl<S, C, Req> BreakerFuture<S, C, Req>
+where
+    S: Service<Req>,
+{
+    pub(super) const fn admitted(call: ReadyCall<S, Req>, watched: Watched, classifier: C) -> Self {
+        Self { call, admission: Admission::Admitted(watched), classifier }
+    }
+
+    pub(super) const fn refused(retry_after: Option<Duration>, classifier: C) -> Self {
+        Self { call: ReadyCall::Ended, admission: Admission::Refused(retry_after), classifier }
+    }
+}
+
+impl<S, C, Req> Future for BreakerFuture<S, C, Req>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+    C: Classify<S::Response, S::Error>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.admission {
+            Admission::Admitted(watched) => {
+                let answer = ready!(this.call.poll(cx));
+                watched.end(match this.classifier.classify(answer.as_ref()).fault() {
+                    Fault::None => Outcome::Success,
+                    Fault::Caller => Outcome::Neutral,
+                    Fault::Overload => Outcome::Overload,
+                    Fault::Server | Fault::Unreachable => Outcome::Failure,
+                });
+                Poll::Ready(answer)
+            }
+            Admission::Refused(retry_after) => Poll::Ready(Err(Rejection::circuit_open(*retry_after).into())),
+        }
+    }
+}
+
+impl<S, C, Req> fmt::Debug for BreakerFuture<S, C, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BreakerFuture")
+            .field("admitted", &matches!(self.admission, Admission::Admitted(_)))
+            .finish_non_exhaustive()
+    }
+}

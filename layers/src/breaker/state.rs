@@ -1,0 +1,551 @@
+//! The circuit's core: synchronous, and told the time.
+//!
+//! What happens at each call of a closed circuit is done with atomics. Everything else happens under one lock: opening,
+//! probing, closing, and what an operator does. Each change of state begins a new generation, and a ticket names the
+//! generation that admitted its call: an outcome of another one changes nothing.
+
+use std::time::Duration;
+
+use super::window::{Counted, Span, Sums, Window};
+use crate::{
+    Backoff,
+    clock::Instant,
+    sync::{
+        Mutex,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+        lock,
+    },
+};
+
+/// What a circuit does with calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CircuitState {
+    /// Calls pass, and their outcomes are watched.
+    Closed,
+    /// Calls are refused until a wait is over.
+    Open,
+    /// A few calls pass as probes. Their outcomes decide.
+    HalfOpen,
+}
+
+impl CircuitState {
+    /// The state as a metric label: `closed`, `open` or `half_open`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// What an operator makes of a circuit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mode {
+    /// It opens and closes by itself. The default.
+    #[default]
+    Normal,
+    /// It refuses nothing, and reports when it would have opened.
+    MetricsOnly,
+    /// It refuses every call.
+    ForcedOpen,
+    /// It lets every call pass and watches nothing.
+    ForcedClosed,
+}
+
+/// Why a circuit changed its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The share of failures in the window reached its limit.
+    FailureRatio,
+    /// The share of slow calls in the window reached its limit.
+    SlowRatio,
+    /// So many calls in a row have failed.
+    ConsecutiveFailures,
+    /// The wait of an open circuit is over.
+    WaitOver,
+    /// Enough probes went well.
+    ProbesSucceeded,
+    /// Too many probes failed or were slow.
+    ProbesFailed,
+    /// The probes did not end in time.
+    ProbesTimedOut,
+    /// Somebody set its mode, or reset it.
+    Operator,
+}
+
+impl Cause {
+    /// The cause as text: `failure_ratio` and so on.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailureRatio => "failure_ratio",
+            Self::SlowRatio => "slow_ratio",
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::WaitOver => "wait_over",
+            Self::ProbesSucceeded => "probes_succeeded",
+            Self::ProbesFailed => "probes_failed",
+            Self::ProbesTimedOut => "probes_timed_out",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// When a circuit opens, and how it closes again. All checked by the builder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) span: Span,
+    pub(super) minimum_calls: u32,
+    pub(super) failure_ratio: Option<f64>,
+    pub(super) slow: Option<Slow>,
+    pub(super) consecutive_failures: Option<u32>,
+    pub(super) overload_counts: bool,
+    pub(super) open_for: Backoff,
+    pub(super) probes: u32,
+    pub(super) probe_timeout: Duration,
+}
+
+/// What is slow, and how much of it is too much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slow {
+    pub(super) longer_than: Duration,
+    pub(super) ratio: f64,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Success,
+    Failure,
+    /// The service has more than it can do. Counts for the ratio only: the service is alive.
+    Overload,
+    /// Says nothing about the service.
+    Neutral,
+    /// The caller gave up.
+    Dropped,
+}
+
+/// The leave to make one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    phase: Phase,
+    started: Instant,
+}
+
+/// A change of state, for those who want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) from: CircuitState,
+    pub(super) to: CircuitState,
+    pub(super) cause: Cause,
+    pub(super) generation: u64,
+    pub(super) wait: Option<Duration>,
+    /// It was only noted, because the mode is [`Mode::MetricsOnly`].
+    pub(super) suppressed: bool,
+}
+
+/// A generation and what its calls meet, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Phase(u64);
+
+impl Phase {
+    const CLOSED: u64 = 0;
+    const OPEN: u64 = 1;
+    const HALF_OPEN: u64 = 2;
+    const FORCED_OPEN: u64 = 3;
+    const FORCED_CLOSED: u64 = 4;
+
+    const fn new(generation: u64, kind: u64) -> Self {
+        Self(generation << 3 | kind)
+    }
+
+    const fn generation(self) -> u64 {
+        self.0 >> 3
+    }
+
+    const fn kind(self) -> u64 {
+        self.0 & 7
+    }
+
+    const fn state(self) -> CircuitState {
+        match self.kind() {
+            Self::CLOSED | Self::FORCED_CLOSED => CircuitState::Closed,
+            Self::HALF_OPEN => CircuitState::HalfOpen,
+            _ => CircuitState::Open,
+        }
+    }
+}
+
+pub(super) struct Core {
+    phase: AtomicU64,
+    // While open: when a probe may go, in nanoseconds of the clock.
+    probe_at: AtomicU64,
+    // Failures in a row, beside the generation that they belong to: 32 bits each.
+    in_a_row: AtomicU64,
+    window: Window,
+    rules: Rules,
+    rest: Mutex<Rest>,
+}
+
+/// What changes under the lock.
+struct Rest {
+    mode: Mode,
+    // How often it has opened without having been closed for long between.
+    openings: u32,
+    wait: Duration,
+    closed_at: Instant,
+    probing: Probing,
+}
+
+#[derive(Clone, Copy)]
+struct Probing {
+    // Probes that are under way or have ended with something that counts.
+    admitted: u32,
+    ended: u32,
+    failed: u32,
+    slow: u32,
+    last_admitted: Instant,
+}
+
+/// Figures of a circuit at a moment.
+pub(super) struct Figures {
+    pub(super) state: CircuitState,
+    pub(super) mode: Mode,
+    pub(super) generation: u64,
+    pub(super) sums: Sums,
+    pub(super) in_a_row: u32,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) probes_in_flight: u32,
+    pub(super) openings: u32,
+}
+
+impl Core {
+    pub(super) fn new(rules: Rules, mode: Mode, now: Instant) -> Self {
+        let phase = Phase::new(1, kind_of(mode));
+        Self {
+            phase: AtomicU64::new(phase.0),
+            probe_at: AtomicU64::new(0),
+            in_a_row: AtomicU64::new(phase.generation() << 32),
+            window: Window::new(rules.span, phase.generation(), now),
+            rules,
+            rest: Mutex::new(Rest {
+                mode,
+                openings: 0,
+                wait: Duration::ZERO,
+                closed_at: now,
+                probing: Probing::begin(now),
+            }),
+        }
+    }
+
+    /// Admits a call of a closed circuit, or says that [`admit`](Self::admit) has to decide.
+    #[inline]
+    pub(super) fn admit_closed(&self, now: Instant) -> Option<Ticket> {
+        let phase = Phase(self.phase.load(Acquire));
+        (phase.kind() == Phase::CLOSED).then_some(Ticket { phase, started: now })
+    }
+
+    /// Admits a call, or tells when to come back where that is known.
+    pub(super) fn admit(&self, now: Instant) -> (Result<Ticket, Option<Duration>>, Option<Change>) {
+        let phase = Phase(self.phase.load(Acquire));
+        match phase.kind() {
+            Phase::CLOSED | Phase::FORCED_CLOSED => return (Ok(Ticket { phase, started: now }), None),
+            Phase::FORCED_OPEN => return (Err(None), None),
+            Phase::OPEN => {
+                // The hottest refusal: two reads, no lock.
+                let wait = self.probe_at.load(Relaxed).saturating_sub(now.as_nanos());
+                if wait > 0 {
+                    return (Err(Some(Duration::from_nanos(wait))), None);
+                }
+            }
+            _ => {}
+        }
+        self.admit_probe(now)
+    }
+
+    #[cold]
+    fn admit_probe(&self, now: Instant) -> (Result<Ticket, Option<Duration>>, Option<Change>) {
+        let mut rest = lock(&self.rest);
+        let mut phase = self.phase();
+        let mut change = None;
+        match phase.kind() {
+            Phase::OPEN => {
+                let wait = self.probe_at.load(Relaxed).saturating_sub(now.as_nanos());
+                if wait > 0 {
+                    return (Err(Some(Duration::from_nanos(wait))), None);
+                }
+                rest.probing = Probing::begin(now);
+                change = Some(self.turn(phase, Phase::HALF_OPEN, Cause::WaitOver, None));
+                phase = self.phase();
+            }
+            Phase::HALF_OPEN => {}
+            Phase::FORCED_OPEN => return (Err(None), None),
+            _ => return (Ok(Ticket { phase, started: now }), None),
+        }
+        let probing = &mut rest.probing;
+        if probing.admitted < self.rules.probes {
+            probing.admitted += 1;
+            probing.last_admitted = now;
+            return (Ok(Ticket { phase, started: now }), change);
+        }
+        if now.saturating_duration_since(probing.last_admitted) >= self.rules.probe_timeout {
+            let change = self.open(&mut rest, phase, Cause::ProbesTimedOut, now);
+            return (Err(change.wait), Some(change));
+        }
+        (Err(None), change)
+    }
+
+    /// Notes how an admitted call ended.
+    #[inline]
+    pub(super) fn record(&self, ticket: Ticket, outcome: Outcome, now: Instant) -> Option<Change> {
+        let slow = self
+            .rules
+            .slow
+            .is_some_and(|slow| now.saturating_duration_since(ticket.started) > slow.longer_than);
+        let counted = match outcome {
+            Outcome::Success => Counted { failed: false, slow },
+            Outcome::Overload if !self.rules.overload_counts => return self.forget(ticket),
+            Outcome::Failure | Outcome::Overload => Counted { failed: true, slow },
+            // Whoever gave up on a call that was slow by then has seen as much as one who waited for it.
+            Outcome::Dropped if slow => Counted { failed: false, slow },
+            Outcome::Dropped | Outcome::Neutral => return self.forget(ticket),
+        };
+        if ticket.phase.kind() != Phase::CLOSED || ticket.phase.0 != self.phase.load(Acquire) {
+            return self.record_probe(ticket, counted, now);
+        }
+        let generation = ticket.phase.generation();
+        if !self.window.add(generation, counted, now) && !self.add_with_room(ticket, counted, now) {
+            return None;
+        }
+        let too_many_in_a_row = match outcome {
+            Outcome::Failure => self.one_more_in_a_row(generation),
+            Outcome::Success => {
+                self.none_in_a_row(generation);
+                false
+            }
+            _ => false,
+        };
+        // A success never opens a circuit, unless it was slow.
+        if !counted.failed && !counted.slow {
+            return None;
+        }
+        let cause =
+            if too_many_in_a_row { Cause::ConsecutiveFailures } else { self.reached(generation, now)? };
+        self.trip(ticket, cause, now)
+    }
+
+    /// Ends a call that says nothing about the service.
+    #[inline]
+    fn forget(&self, ticket: Ticket) -> Option<Change> {
+        if ticket.phase.kind() == Phase::HALF_OPEN {
+            let mut rest = lock(&self.rest);
+            if self.phase() == ticket.phase {
+                rest.probing.admitted = rest.probing.admitted.saturating_sub(1);
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn add_with_room(&self, ticket: Ticket, counted: Counted, now: Instant) -> bool {
+        let generation = ticket.phase.generation();
+        let _rest = lock(&self.rest);
+        while self.phase() == ticket.phase {
+            self.window.make_room(generation, now);
+            if self.window.add(generation, counted, now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[cold]
+    fn record_probe(&self, ticket: Ticket, counted: Counted, now: Instant) -> Option<Change> {
+        if ticket.phase.kind() != Phase::HALF_OPEN {
+            return None;
+        }
+        let mut rest = lock(&self.rest);
+        let phase = self.phase();
+        if phase != ticket.phase {
+            return None;
+        }
+        let probing = &mut rest.probing;
+        probing.ended += 1;
+        probing.failed += u32::from(counted.failed);
+        probing.slow += u32::from(counted.slow);
+        let probes = self.rules.probes;
+        // Without a limit on the share of failures, one failure is enough.
+        let most_failed = probes_for(self.rules.failure_ratio.unwrap_or(0.0), probes);
+        let most_slow = self.rules.slow.map_or(u32::MAX, |slow| probes_for(slow.ratio, probes));
+        if probing.failed >= most_failed || probing.slow >= most_slow {
+            return Some(self.open(&mut rest, phase, Cause::ProbesFailed, now));
+        }
+        // Closed as soon as the probes that are left could not change it.
+        let left = probes.saturating_sub(probing.ended);
+        if probing.failed + left < most_failed && probing.slow.saturating_add(left) < most_slow {
+            return Some(self.close(&mut rest, phase, Cause::ProbesSucceeded, now));
+        }
+        None
+    }
+
+    /// Which limit the window has reached.
+    fn reached(&self, generation: u64, now: Instant) -> Option<Cause> {
+        let sums = self.window.sums(generation, now);
+        let reached = |part: u32, ratio: f64| part > 0 && f64::from(part) >= ratio * f64::from(sums.calls);
+        if sums.calls < self.rules.minimum_calls {
+            None
+        } else if self.rules.failure_ratio.is_some_and(|ratio| reached(sums.failures, ratio)) {
+            Some(Cause::FailureRatio)
+        } else if self.rules.slow.is_some_and(|slow| reached(sums.slow, slow.ratio)) {
+            Some(Cause::SlowRatio)
+        } else {
+            None
+        }
+    }
+
+    /// Closed -> Open, unless somebody else has changed the state meanwhile.
+    #[cold]
+    fn trip(&self, ticket: Ticket, cause: Cause, now: Instant) -> Option<Change> {
+        let mut rest = lock(&self.rest);
+        let phase = self.phase();
+        if phase != ticket.phase {
+            return None;
+        }
+        if rest.mode == Mode::MetricsOnly {
+            let change = self.close(&mut rest, phase, cause, now);
+            return Some(Change { to: CircuitState::Open, suppressed: true, ..change });
+        }
+        Some(self.open(&mut rest, phase, cause, now))
+    }
+
+    fn one_more_in_a_row(&self, generation: u64) -> bool {
+        let Some(most) = self.rules.consecutive_failures else {
+            return false;
+        };
+        let counted = self.in_a_row.fetch_update(Relaxed, Relaxed, |word| {
+            (word >> 32 == generation & 0xffff_ffff && word & 0xffff_ffff < 0xffff_ffff).then(|| word + 1)
+        });
+        counted.is_ok_and(|before| (before & 0xffff_ffff) + 1 >= u64::from(most))
+    }
+
+    #[inline]
+    fn none_in_a_row(&self, generation: u64) {
+        // Usually there is nothing to do: a write would make every thread wait for the others.
+        let word = self.in_a_row.load(Relaxed);
+        let none = (generation & 0xffff_ffff) << 32;
+        if word != none && word >> 32 == none >> 32 {
+            let _ = self.in_a_row.compare_exchange(word, none, Relaxed, Relaxed);
+        }
+    }
+
+    /// Begins a new generation, open.
+    fn open(&self, rest: &mut Rest, from: Phase, cause: Cause, now: Instant) -> Change {
+        // What has been closed for as long as it was open before has recovered: it starts anew.
+        let recovered =
+            from.kind() == Phase::CLOSED && now.saturating_duration_since(rest.closed_at) >= rest.wait;
+        rest.openings = if recovered { 1 } else { rest.openings.saturating_add(1) };
+        rest.wait = self.rules.open_for.wait(rest.openings, rest.wait, fastrand::f64());
+        self.probe_at.store((now + rest.wait).as_nanos(), Relaxed);
+        self.turn(from, Phase::OPEN, cause, Some(rest.wait))
+    }
+
+    /// Begins a new generation, closed.
+    fn close(&self, rest: &mut Rest, from: Phase, cause: Cause, now: Instant) -> Change {
+        rest.closed_at = now;
+        let generation = from.generation() + 1;
+        self.in_a_row.swap((generation & 0xffff_ffff) << 32, Relaxed);
+        self.window.restart(generation, now);
+        self.turn(from, Phase::CLOSED, cause, None)
+    }
+
+    /// Publishes a new phase, after everything that belongs to it has been written.
+    fn turn(&self, from: Phase, kind: u64, cause: Cause, wait: Option<Duration>) -> Change {
+        let to = Phase::new(from.generation() + 1, kind);
+        self.phase.store(to.0, Release);
+        let (from, generation) = (from.state(), to.generation());
+        Change { from, to: to.state(), cause, generation, wait, suppressed: false }
+    }
+
+    pub(super) fn set_mode(&self, mode: Mode, now: Instant) -> Option<Change> {
+        let mut rest = lock(&self.rest);
+        if rest.mode == mode {
+            return None;
+        }
+        rest.mode = mode;
+        Some(self.begin(&mut rest, now))
+    }
+
+    /// Forgets everything and starts closed, or as the mode says.
+    pub(super) fn reset(&self, now: Instant) -> Change {
+        self.begin(&mut lock(&self.rest), now)
+    }
+
+    fn begin(&self, rest: &mut Rest, now: Instant) -> Change {
+        rest.openings = 0;
+        rest.wait = Duration::ZERO;
+        let phase = self.phase();
+        match kind_of(rest.mode) {
+            Phase::CLOSED => self.close(rest, phase, Cause::Operator, now),
+            kind => self.turn(phase, kind, Cause::Operator, None),
+        }
+    }
+
+    pub(super) fn state(&self) -> CircuitState {
+        self.phase().state()
+    }
+
+    pub(super) fn figures(&self, now: Instant) -> Figures {
+        let rest = lock(&self.rest);
+        let phase = self.phase();
+        let closed = phase.kind() == Phase::CLOSED;
+        let probing = rest.probing;
+        Figures {
+            state: phase.state(),
+            mode: rest.mode,
+            generation: phase.generation(),
+            sums: if closed { self.window.sums(phase.generation(), now) } else { Sums::default() },
+            in_a_row: if closed {
+                u32::try_from(self.in_a_row.load(Relaxed) & 0xffff_ffff).unwrap_or(u32::MAX)
+            } else {
+                0
+            },
+            retry_after: (phase.kind() == Phase::OPEN)
+                .then(|| Duration::from_nanos(self.probe_at.load(Relaxed).saturating_sub(now.as_nanos()))),
+            probes_in_flight: if phase.kind() == Phase::HALF_OPEN {
+                probing.admitted.saturating_sub(probing.ended)
+            } else {
+                0
+            },
+            openings: rest.openings,
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        Phase(self.phase.load(Acquire))
+    }
+}
+
+impl Probing {
+    const fn begin(now: Instant) -> Self {
+        Self { admitted: 0, ended: 0, failed: 0, slow: 0, last_admitted: now }
+    }
+}
+
+const fn kind_of(mode: Mode) -> u64 {
+    match mode {
+        Mode::Normal | Mode::MetricsOnly => Phase::CLOSED,
+        Mode::ForcedOpen => Phase::FORCED_OPEN,
+        Mode::ForcedClosed => Phase::FORCED_CLOSED,
+    }
+}
+
+/// How many of the probes reach such a share.
+fn probes_for(ratio: f64, probes: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
+    let reached = (ratio * f64::from(probes)).ceil() as u32;
+    reached.max(1)
+}

@@ -1,0 +1,364 @@
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use palisade::{
+    Backoff, CircuitBreakerLayer, Class, ConfigError, Jitter, Rejection,
+    breaker::{Cause, Circuit, CircuitBreakerBuilder, CircuitState, Mode},
+    classify_fn,
+};
+use tokio::time::{Instant, advance};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+use crate::leaf::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step};
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Opens for a second, then two, and so on.
+fn builder() -> CircuitBreakerBuilder {
+    let wait = Backoff::exponential(ms(1_000), ms(60_000)).unwrap().with_jitter(Jitter::None);
+    CircuitBreakerLayer::builder().minimum_calls(10).open_for(wait).probes(2)
+}
+
+fn layer() -> CircuitBreakerLayer {
+    builder().build().unwrap()
+}
+
+async fn send<S>(service: &S) -> Result<u32, Error>
+where
+    S: Service<Request, Response = u32, Error = Error> + Clone,
+{
+    service.clone().oneshot(Request::new(7)).await
+}
+
+fn open(retry_after: u64) -> Error {
+    Rejection::circuit_open(Some(ms(retry_after))).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_refuses_probes_and_closes() {
+    let leaf = Leaf::new(std::iter::repeat_n(Step::Fail(AMBIGUOUS), 10).chain([Step::Answer]));
+    let layer = layer();
+    let service = layer.layer(leaf.clone());
+    for _ in 0..10 {
+        assert!(matches!(send(&service).await, Err(Error::Failed(..))));
+    }
+    assert_eq!(send(&service).await, Err(open(1_000)));
+    advance(ms(400)).await;
+    assert_eq!(send(&service).await, Err(open(600)));
+    assert_eq!(leaf.call_count(), 10, "what is refused does not reach the service");
+    advance(ms(600)).await;
+    assert_eq!(send(&service).await, Ok(7));
+    assert_eq!(layer.circuit().state(), CircuitState::HalfOpen);
+    assert_eq!(send(&service).await, Ok(7));
+    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb01_after_ten_thousand_successes_a_window_of_failures_opens_it() {
+    for builder in [builder().window_of_calls(100), builder().window_of_time(ms(1_000))] {
+        let steps = std::iter::repeat_n(Step::Answer, 10_000).chain([Step::Fail(AMBIGUOUS)]);
+        let layer = builder.build().unwrap();
+        let service = layer.layer(Leaf::new(steps));
+        for _ in 0..10_000 {
+            send(&service).await.unwrap();
+        }
+        advance(ms(1_000)).await;
+        let mut failures = 0;
+        while layer.circuit().state() == CircuitState::Closed {
+            send(&service).await.unwrap_err();
+            failures += 1;
+            assert!(failures <= 60, "half of the window, and a tenth for the bucket that leaves");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb02_a_half_open_circuit_with_a_window_of_time_is_never_stuck() {
+    let steps = std::iter::repeat_n(Step::Fail(AMBIGUOUS), 10).chain([
+        Step::Answer,
+        Step::Hang,
+        Step::Hang,
+        Step::Answer,
+    ]);
+    let layer = builder().window_of_time(ms(100)).probe_timeout(ms(5_000)).build().unwrap();
+    let service = layer.layer(Leaf::new(steps));
+    for _ in 0..10 {
+        send(&service).await.unwrap_err();
+    }
+    advance(ms(1_000)).await;
+    send(&service).await.unwrap();
+    // The success has long left any window when the other probe hangs, and is given up.
+    advance(ms(60_000)).await;
+    let hung = tokio::spawn(service.clone().oneshot(Request::new(7)));
+    tokio::task::yield_now().await;
+    assert!(send(&service).await.is_err(), "both probes are taken");
+    hung.abort();
+    let _ = hung.await;
+    // The room is there again; this probe hangs for good, which opens the circuit anew.
+    let hung = tokio::spawn(service.clone().oneshot(Request::new(7)));
+    tokio::task::yield_now().await;
+    advance(ms(5_000)).await;
+    assert_eq!(send(&service).await, Err(open(2_000)));
+    advance(ms(2_000)).await;
+    send(&service).await.unwrap();
+    send(&service).await.unwrap();
+    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+    hung.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb03_a_failure_from_before_the_outage_does_not_open_a_circuit_that_probes() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let service = {
+        let gate = Arc::clone(&gate);
+        tower::service_fn(move |request: Request| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if *request == 1 {
+                    let _ = gate.acquire().await;
+                }
+                if *request == 2 { Ok(2) } else { Err(Error::Failed(AMBIGUOUS, 0)) }
+            }
+        })
+    };
+    let layer = layer();
+    let service = layer.layer(service);
+    let call = |request| service.clone().oneshot(Request::new(request));
+    let old: Vec<_> = (0..20).map(|_| tokio::spawn(call(1))).collect();
+    tokio::task::yield_now().await;
+    for _ in 0..10 {
+        call(0).await.unwrap_err();
+    }
+    advance(ms(1_000)).await;
+    assert_eq!(call(2).await, Ok(2));
+    gate.add_permits(20);
+    for old in old {
+        assert!(old.await.unwrap().is_err());
+    }
+    assert_eq!(layer.circuit().state(), CircuitState::HalfOpen);
+    assert_eq!(call(2).await, Ok(2));
+    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb04_calls_that_an_outer_timeout_drops_open_it() {
+    let layer = builder().slow_calls(0.5, ms(50)).build().unwrap();
+    let leaf = Leaf::new([Step::Hang]);
+    let service = layer.layer(leaf.clone());
+    for _ in 0..500 {
+        let _ = tokio::time::timeout(ms(100), send(&service)).await;
+    }
+    assert_eq!(layer.circuit().state(), CircuitState::Open);
+    assert!(leaf.call_count() < 40, "{}", leaf.call_count());
+    assert_eq!(leaf.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb05_a_listener_may_read_and_steer_the_circuit() {
+    let circuit = Arc::new(OnceLock::<Arc<Circuit>>::new());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let layer = builder()
+        .on_transition({
+            let (circuit, seen) = (Arc::clone(&circuit), Arc::clone(&seen));
+            move |change| {
+                let snapshot = circuit.get().unwrap().snapshot();
+                seen.lock().unwrap().push((change.cause, snapshot.state));
+                if change.to == CircuitState::Open {
+                    circuit.get().unwrap().reset();
+                }
+            }
+        })
+        .build()
+        .unwrap();
+    circuit.set(layer.circuit()).unwrap();
+    let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS)]));
+    for _ in 0..10 {
+        send(&service).await.unwrap_err();
+    }
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [(Cause::FailureRatio, CircuitState::Open), (Cause::Operator, CircuitState::Closed)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_panics_harms_neither_the_call_nor_the_circuit() {
+    let layer = builder().on_transition(|_| panic!("a listener's own trouble")).build().unwrap();
+    let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS)]));
+    for _ in 0..10 {
+        assert!(matches!(send(&service).await, Err(Error::Failed(..))));
+    }
+    assert_eq!(send(&service).await, Err(open(1_000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb06_a_reset_of_a_closed_circuit_forgets_what_it_has_counted() {
+    let layer = layer();
+    let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS)]));
+    for _ in 0..9 {
+        send(&service).await.unwrap_err();
+    }
+    assert_eq!(layer.circuit().snapshot().failures, 9);
+    layer.circuit().reset();
+    assert_eq!(layer.circuit().snapshot().failures, 0);
+    for _ in 0..9 {
+        send(&service).await.unwrap_err();
+    }
+    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cb07_an_open_circuit_refuses_at_the_first_poll_even_if_the_service_is_busy() {
+    let gate = Gate::open();
+    let layer = layer();
+    let mut service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &gate));
+    layer.circuit().set_mode(Mode::ForcedOpen);
+    gate.set(false);
+    let began = Instant::now();
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..1_000 {
+        assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))));
+        let call = std::pin::pin!(service.call(Request::new(7)));
+        assert_eq!(call.poll(&mut cx), Poll::Ready(Err(Rejection::circuit_open(None).into())));
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_errors_never_open_it_and_overload_does_unless_told_otherwise() {
+    let opens = async |builder: CircuitBreakerBuilder, class| {
+        let layer = builder.build().unwrap();
+        let service = layer.layer(Leaf::new([Step::Fail(class)]));
+        for _ in 0..1_000 {
+            let _ = send(&service).await;
+        }
+        layer.circuit().state() == CircuitState::Open
+    };
+    assert!(!opens(builder().consecutive_failures(1), CALLER).await);
+    assert!(opens(builder(), NOT_APPLIED).await);
+    assert!(!opens(builder().failure_ratio(None).consecutive_failures(10), NOT_APPLIED).await);
+    assert!(!opens(builder().overload_counts(false), NOT_APPLIED).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_can_be_a_failure_too() {
+    let failed = classify_fn(|outcome: Result<&u32, &Error>| match outcome {
+        Ok(7) => AMBIGUOUS,
+        _ => Class::SUCCESS,
+    });
+    let layer = builder().consecutive_failures(3).classifier(failed).build().unwrap();
+    let service = layer.layer(Leaf::new([Step::Answer]));
+    for _ in 0..3 {
+        assert_eq!(send(&service).await, Ok(7));
+    }
+    assert_eq!(layer.circuit().state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_a_circuit_of_its_own_and_a_new_one_when_it_was_forgotten() {
+    let listened = Arc::new(Mutex::new(Vec::new()));
+    let layer = builder()
+        .on_transition({
+            let listened = Arc::clone(&listened);
+            move |change| listened.lock().unwrap().push(change.key.clone())
+        })
+        .build_keyed(100, |request: &Request| **request % 1_000)
+        .unwrap();
+    let bad = tower::service_fn(
+        async |request: Request| {
+            if *request == 1 { Err(Error::Failed(AMBIGUOUS, 0)) } else { Ok(*request) }
+        },
+    );
+    let service = ServiceBuilder::new().layer(layer.clone()).service(bad);
+    let call = |request| service.clone().oneshot(Request::new(request));
+    for _ in 0..10 {
+        call(1).await.unwrap_err();
+        call(2).await.unwrap();
+    }
+    assert_eq!(call(1).await, Err(open(1_000)));
+    assert_eq!(call(2).await, Ok(2));
+    assert_eq!(layer.circuits().get(&1).unwrap().state(), CircuitState::Open);
+    assert_eq!(layer.circuits().get(&2).unwrap().snapshot().calls, 11);
+    assert_eq!(listened.lock().unwrap()[0].as_deref(), Some("1"));
+    for _ in 0..10 {
+        for key in 3..1_000 {
+            call(key).await.unwrap();
+        }
+    }
+    assert!(layer.circuits().len() <= 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_and_services_of_one_layer_share_the_circuit() {
+    let layer = layer();
+    let (one, other) =
+        (layer.layer(Leaf::new([Step::Fail(AMBIGUOUS)])), layer.clone().layer(Leaf::new([Step::Answer])));
+    for _ in 0..10 {
+        send(&one).await.unwrap_err();
+    }
+    assert_eq!(send(&other).await, Err(open(1_000)));
+}
+
+/// Thousands of calls on several threads, dropped, failed and answered: the books are right afterwards.
+#[test]
+fn nothing_is_lost_when_threads_call_fail_and_give_up() {
+    let layer = builder().window_of_calls(10_000).minimum_calls(10_000).ignore_slow_calls().build().unwrap();
+    let answered = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (layer, answered) = (layer.clone(), &answered);
+            scope.spawn(move || {
+                let leaf = Leaf::new([Step::Fail(AMBIGUOUS), Step::Answer, Step::Answer]);
+                let mut service = layer.layer(leaf);
+                let mut cx = Context::from_waker(Waker::noop());
+                for number in 0..2_000 {
+                    assert!(service.poll_ready(&mut cx).is_ready());
+                    let call = std::pin::pin!(service.call(Request::new(7)));
+                    if number % 5 != thread && call.poll(&mut cx).is_ready() {
+                        answered.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    let snapshot = layer.circuit().snapshot();
+    assert_eq!(snapshot.calls as usize, answered.load(SeqCst));
+    assert!(snapshot.failures <= 4);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_by_name() {
+    let setting =
+        |builder: CircuitBreakerBuilder| builder.build().map_err(|error| ConfigError::setting(&error)).err();
+    let fresh = CircuitBreakerLayer::builder;
+    assert_eq!(setting(fresh()), None);
+    for (builder, name) in [
+        (fresh().window_of_calls(0), "window_of_calls"),
+        (fresh().window_of_calls(u32::MAX), "window_of_calls"),
+        (fresh().window_of_calls(19), "minimum_calls"),
+        (fresh().window_of_time(Duration::ZERO), "window_of_time"),
+        (fresh().window_of_time(Duration::MAX), "window_of_time"),
+        (fresh().minimum_calls(0), "minimum_calls"),
+        (fresh().failure_ratio(0.0), "failure_ratio"),
+        (fresh().failure_ratio(1.1), "failure_ratio"),
+        (fresh().failure_ratio(f64::NAN), "failure_ratio"),
+        (fresh().slow_calls(0.0, ms(1)), "slow_calls"),
+        (fresh().slow_calls(0.5, Duration::ZERO), "slow_calls"),
+        (fresh().consecutive_failures(0), "consecutive_failures"),
+        (fresh().failure_ratio(None).ignore_slow_calls(), "failure_ratio"),
+        (fresh().open_for(Backoff::NONE), "open_for"),
+        (fresh().probes(0), "probes"),
+        (fresh().probe_timeout(Duration::ZERO), "probe_timeout"),
+    ] {
+        assert_eq!(setting(builder.clone()), Some(name), "{builder:?}");
+    }
+    assert_eq!(fresh().build_keyed(0, |_: &Request| 1).unwrap_err().setting(), "max_keys");
+}
