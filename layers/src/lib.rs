@@ -8,9 +8,11 @@ pub mod class;
 pub mod clock;
 mod config;
 pub mod deadline;
+pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod keyed;
+mod latency;
 mod limit;
 mod readiness;
 mod rejection;
@@ -27,11 +29,12 @@ pub use self::{
     adapt::{BoxErrors, BoxErrorsFuture, BoxErrorsLayer, box_errors},
     backoff::{Backoff, Jitter},
     breaker::CircuitBreakerLayer,
-    budget::Budget,
+    budget::{Budget, BudgetSnapshot},
     class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
     clock::Instant,
     config::ConfigError,
     deadline::DeadlineLayer,
+    hedge::HedgeLayer,
     limit::{Limit, LimitFn, limit_fn},
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},

@@ -86,6 +86,11 @@ impl Budget {
         granted
     }
 
+    /// Gives back a token for a repeat that was not made after all.
+    pub(crate) fn refund(&self) {
+        self.shared.tokens.refund();
+    }
+
     /// What the budget holds now, and what became of it so far.
     pub fn snapshot(&self) -> BudgetSnapshot {
         self.shared.tokens.snapshot()
@@ -142,6 +147,11 @@ impl BudgetBuilder {
     pub const fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
+    }
+
+    /// Makes the budget of settings that somebody else has checked.
+    pub(crate) fn unchecked(self) -> Budget {
+        Budget::from_builder(&self)
     }
 
     /// Makes the budget.

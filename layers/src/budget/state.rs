@@ -1,9 +1,10 @@
 //! The token bucket itself: atomics that are told the time.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use super::BudgetSnapshot;
-use crate::clock::Instant;
+use crate::{
+    clock::Instant,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The bucket counts in millionths of a token, so that small ratios add up without rounding.
 const TOKEN: u64 = 1_000_000;
@@ -50,6 +51,11 @@ impl Tokens {
         taken.is_ok()
     }
 
+    pub(super) fn refund(&self) {
+        self.add(TOKEN);
+        self.granted.fetch_sub(1, Relaxed);
+    }
+
     pub(super) fn snapshot(&self) -> BudgetSnapshot {
         #[expect(clippy::cast_precision_loss, reason = "a balance stays far below 2^52 units")]
         let balance = self.balance.load(Relaxed) as f64 / TOKEN_F;
@@ -87,7 +93,7 @@ fn to_units(tokens: f64) -> u64 {
     units
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(palisade_loom)))]
 mod tests {
     use std::time::Duration;
 
@@ -192,5 +198,53 @@ mod tests {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, palisade_loom))]
+mod models {
+    use std::time::Duration;
+
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    /// Two threads want the one token that there is, while a third part of another is paid in by the clock.
+    #[test]
+    fn loom_a_token_is_granted_once() {
+        loom::model(|| {
+            let start = Instant::now();
+            let tokens = Arc::new(Tokens::new(0.0, 1.0, 1, start));
+            let now = start + Duration::from_millis(300);
+            let withdraw = |tokens: Arc<Tokens>| move || tokens.withdraw(now);
+            let other = thread::spawn(withdraw(Arc::clone(&tokens)));
+            let granted = [withdraw(Arc::clone(&tokens))(), other.join().unwrap()];
+            assert_eq!(granted.iter().filter(|granted| **granted).count(), 1);
+            let snapshot = tokens.snapshot();
+            assert_eq!((snapshot.granted, snapshot.refused), (1, 1));
+        });
+    }
+
+    /// The reserve of a second is paid once, whoever comes first, and a deposit beside it is not lost.
+    #[test]
+    fn loom_the_reserve_is_paid_once_and_no_deposit_is_lost() {
+        loom::model(|| {
+            let start = Instant::now();
+            let tokens = Arc::new(Tokens::new(1.0, 1.0, 10, start));
+            (0..10).for_each(|_| assert!(tokens.withdraw(start)));
+            let later = start + Duration::from_secs(1);
+            let other = {
+                let tokens = Arc::clone(&tokens);
+                thread::spawn(move || {
+                    tokens.deposit();
+                    tokens.withdraw(later)
+                })
+            };
+            let ours = tokens.withdraw(later);
+            let theirs = other.join().unwrap();
+            // Who comes while the other one is just paying in may be refused; the token is there afterwards.
+            let rest = (0..5).filter(|_| tokens.withdraw(later)).count();
+            assert_eq!(usize::from(ours) + usize::from(theirs) + rest, 2, "a second's reserve and a deposit");
+        });
     }
 }

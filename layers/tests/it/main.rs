@@ -6,6 +6,7 @@ mod breaker;
 mod composition;
 mod contract;
 mod deadline;
+mod hedge;
 mod leaf;
 mod metrics;
 mod retry;
