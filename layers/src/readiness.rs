@@ -8,6 +8,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -55,6 +56,22 @@ impl<S> Inner<S> {
         }
         let fresh = self.service.clone();
         ReadyCall::Waiting { service: std::mem::replace(&mut self.service, fresh), request: Some(request) }
+    }
+}
+
+/// A service to clone for another attempt, behind a lock so that it can be shared.
+///
+/// A clone that each call keeps in case it is needed would cost every call a clone of all layers below.
+pub(crate) struct Spare<S>(Mutex<S>);
+
+impl<S: Clone> Spare<S> {
+    pub(crate) fn of(service: &S) -> Self {
+        Self(Mutex::new(service.clone()))
+    }
+
+    /// A clone, which has its own readiness to win.
+    pub(crate) fn fresh(&self) -> S {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use super::state::{Outcome, Refused, Shared};
 use crate::{
     class::{Classify, Fault},
     clock::Instant,
+    readiness::Spare,
     request::{Repeat, Why},
     timer::Timer,
 };
@@ -54,8 +55,7 @@ pin_project! {
 
 /// What a call needs to send its request again.
 pub(super) struct Kept<S, C> {
-    // Cloned for a second attempt; a clone for each call would cost every call.
-    pub(super) spare: Mutex<S>,
+    pub(super) spare: Spare<S>,
     pub(super) shared: Arc<Shared>,
     pub(super) classifier: C,
 }
@@ -175,7 +175,7 @@ where
                     Ok(request) => {
                         this.watch.hedged = true;
                         this.watch.kept.shared.fired(*delay);
-                        Second::Readying { service: this.watch.kept.fresh(), request: Some(request) }
+                        Second::Readying { service: this.watch.kept.spare.fresh(), request: Some(request) }
                     }
                     Err(why) => {
                         this.watch.kept.shared.count_refused(why);
@@ -221,12 +221,6 @@ where
             }
         };
         this.second.set(next);
-    }
-}
-
-impl<S: Clone, C> Kept<S, C> {
-    fn fresh(&self) -> S {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

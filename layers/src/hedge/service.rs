@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -10,6 +10,7 @@ use super::{HedgeFuture, future::Kept, state::Shared};
 use crate::{
     class::Classify,
     clock::Instant,
+    readiness::Spare,
     request::{Repeat, Why},
 };
 
@@ -21,7 +22,7 @@ pub struct Hedge<S, C> {
 
 impl<S: Clone, C> Hedge<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared>, classifier: C) -> Self {
-        let spare = Mutex::new(inner.clone());
+        let spare = Spare::of(&inner);
         Self { inner, kept: Arc::new(Kept { spare, shared, classifier }) }
     }
 }

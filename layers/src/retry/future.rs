@@ -16,6 +16,7 @@ use super::{
 use crate::{
     class::{Class, Classify},
     clock::Instant,
+    readiness::Spare,
     request::{HasDeadline, Repeat, Why},
     timer::Timer,
 };
@@ -27,7 +28,7 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: State<S::Future>,
+        state: State<S, S::Future, Req>,
         // None for a request that can be sent just once.
         retries: Option<Retries<S, C, Req>>,
     }
@@ -35,23 +36,26 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
+    enum State<S, F, Req> {
         Calling { #[pin] future: F },
-        BackingOff { #[pin] timer: Timer },
-        Readying,
+        BackingOff { #[pin] timer: Timer, wait: Duration, request: Option<Req> },
+        Readying { service: S, request: Option<Req> },
     }
 }
 
-/// What is kept for the repeats.
+/// What a service keeps for the repeats of all its calls.
+pub(super) struct Kept<S, C> {
+    pub(super) service: Spare<S>,
+    pub(super) shared: Arc<Shared<C>>,
+}
+
+/// What a call keeps for its repeats.
 struct Retries<S, C, Req> {
-    service: S,
+    kept: Arc<Kept<S, C>>,
     // A copy of the request, from which each repeat is made.
     spare: Req,
-    // The repeat that is about to be sent.
-    next: Option<Req>,
     attempt: u32,
     wait: Duration,
-    shared: Arc<Shared<C>>,
 }
 
 impl<S, C, Req> RetryFuture<S, C, Req>
@@ -62,10 +66,10 @@ where
         Self { state: State::Calling { future }, retries: None }
     }
 
-    pub(super) const fn new(future: S::Future, service: S, spare: Req, shared: Arc<Shared<C>>) -> Self {
+    pub(super) const fn new(future: S::Future, spare: Req, kept: Arc<Kept<S, C>>) -> Self {
         Self {
             state: State::Calling { future },
-            retries: Some(Retries { service, spare, next: None, attempt: 1, wait: Duration::ZERO, shared }),
+            retries: Some(Retries { kept, spare, attempt: 1, wait: Duration::ZERO }),
         }
     }
 }
@@ -73,7 +77,7 @@ where
 impl<S, C, Req> Future for RetryFuture<S, C, Req>
 where
     Req: Repeat + HasDeadline,
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error>,
 {
     type Output = Result<S::Response, S::Error>;
@@ -81,41 +85,36 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            match this.state.as_mut().project() {
+            let next = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let outcome = ready!(future.poll(cx));
                     let Some(retries) = this.retries.as_mut() else {
                         return Poll::Ready(outcome);
                     };
-                    if !retries.plan(outcome.as_ref()) {
+                    let Some((request, wait)) = retries.plan(outcome.as_ref()) else {
                         return Poll::Ready(outcome);
-                    }
-                    // Calling -> BackingOff, or straight on where there is nothing to wait for.
-                    this.state.set(if retries.wait.is_zero() {
-                        State::Readying
-                    } else {
-                        State::BackingOff { timer: Timer::unarmed() }
-                    });
+                    };
+                    // Calling -> BackingOff, which is over at once where there is nothing to wait for.
+                    State::BackingOff { timer: Timer::unarmed(), wait, request: Some(request) }
                 }
-                StateProj::BackingOff { timer } => {
-                    let wait = this.retries.as_ref().map_or(Duration::ZERO, |retries| retries.wait);
-                    ready!(timer.poll(cx, || Instant::on_tokios_clock_after(wait)));
-                    this.state.set(State::Readying);
-                }
-                StateProj::Readying => {
-                    // Both are there in this state; there is nothing to wait for if they were not.
+                StateProj::BackingOff { timer, wait, request } => {
+                    ready!(timer.poll(cx, || Instant::on_tokios_clock_after(*wait)));
+                    // They are there in this state; there is nothing to wait for if they were not.
                     let Some(retries) = this.retries.as_mut() else {
                         return Poll::Pending;
                     };
-                    ready!(retries.service.poll_ready(cx))?;
-                    let Some(request) = retries.next.take() else {
+                    State::Readying { service: retries.kept.service.fresh(), request: request.take() }
+                }
+                StateProj::Readying { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let (Some(retries), Some(request)) = (this.retries.as_mut(), request.take()) else {
                         return Poll::Pending;
                     };
                     retries.attempt += 1;
-                    let future = retries.service.call(request);
-                    this.state.set(State::Calling { future });
+                    State::Calling { future: service.call(request) }
                 }
-            }
+            };
+            this.state.set(next);
         }
     }
 }
@@ -124,45 +123,45 @@ impl<S, C, Req> Retries<S, C, Req>
 where
     Req: Repeat + HasDeadline,
 {
-    /// Plans a repeat after this outcome, if there is to be one.
-    fn plan<Res, Err>(&mut self, outcome: Result<&Res, &Err>) -> bool
+    /// Plans a repeat after this outcome, if there is to be one: the request, and how long to wait before it is sent.
+    fn plan<Res, Err>(&mut self, outcome: Result<&Res, &Err>) -> Option<(Req, Duration)>
     where
         C: Classify<Res, Err>,
     {
-        let class = self.shared.classifier.classify(outcome);
+        let shared = &self.kept.shared;
+        let class = shared.classifier.classify(outcome);
         if !class.is_failure() {
-            return false;
+            return None;
         }
         match self.decide(class) {
             Ok((request, wait)) => {
                 tracing::debug!(
-                    layer = self.shared.name,
+                    layer = shared.name,
                     attempt = self.attempt,
                     fault = class.fault().as_str(),
                     ?wait,
                     "retrying"
                 );
-                self.shared.retries.increment(1);
-                self.next = Some(request);
+                shared.retries.increment(1);
                 self.wait = wait;
-                true
+                Some((request, wait))
             }
             Err(stop) => {
                 tracing::debug!(
-                    layer = self.shared.name,
+                    layer = shared.name,
                     attempt = self.attempt,
                     fault = class.fault().as_str(),
                     reason = stop.as_str(),
                     "not retrying"
                 );
-                self.shared.count_stop(stop);
-                false
+                shared.count_stop(stop);
+                None
             }
         }
     }
 
     fn decide(&self, class: Class) -> Result<(Req, Duration), Stop> {
-        let rules = &self.shared.rules;
+        let rules = &self.kept.shared.rules;
         if !rules.attempts_left(self.attempt) {
             return Err(Stop::Attempts);
         }
@@ -175,7 +174,7 @@ where
         };
         let wait = rules.wait(&failure, fastrand::f64(), Instant::now).ok_or(Stop::Deadline)?;
         // Last, so that a token is taken only for a repeat that will be made.
-        if !self.shared.budget.withdraw() {
+        if !self.kept.shared.budget.withdraw() {
             return Err(Stop::Budget);
         }
         Ok((request, wait))

@@ -55,8 +55,8 @@
 //! backoff plus `max_retry_after`. The first repeat of an unanswered attempt that another target may answer
 //! ([`Class::may_do_elsewhere`](crate::Class::may_do_elsewhere)) waits not at all.
 //!
-//! - Readiness: forwards it. The first attempt uses the service that was polled ready; repeats ready a clone of
-//!   their own inside the future.
+//! - Readiness: forwards it. The first attempt uses the service that was polled ready; each repeat readies a clone of
+//!   its own inside the future.
 //! - Dropping the response future drops the attempt that is under way. A token that was taken for a repeat which
 //!   then did not happen is not paid back.
 //! - A request that has no spare copy ([`Why::Spare`](crate::Why::Spare)) passes straight through.

@@ -6,21 +6,23 @@ use std::{
 
 use tower::Service;
 
-use super::{RetryFuture, layer::Shared};
+use super::{RetryFuture, future::Kept, layer::Shared};
 use crate::{
     class::Classify,
+    readiness::Spare,
     request::{HasDeadline, Repeat, Why},
 };
 
 /// A service that sends requests again. See the [module](super) for more.
 pub struct Retry<S, C> {
     inner: S,
-    shared: Arc<Shared<C>>,
+    kept: Arc<Kept<S, C>>,
 }
 
-impl<S, C> Retry<S, C> {
-    pub(super) const fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        Self { inner, shared }
+impl<S: Clone, C> Retry<S, C> {
+    pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
+        let service = Spare::of(&inner);
+        Self { inner, kept: Arc::new(Kept { service, shared }) }
     }
 }
 
@@ -40,25 +42,23 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         if request.counts() {
-            self.shared.budget.deposit();
+            self.kept.shared.budget.deposit();
         }
         let Some(spare) = request.repeat(Why::Spare) else {
             return RetryFuture::once(self.inner.call(request));
         };
-        let future = self.inner.call(request);
-        // The clone has its own readiness to win before a repeat; the service that was ready has been called.
-        RetryFuture::new(future, self.inner.clone(), spare, Arc::clone(&self.shared))
+        RetryFuture::new(self.inner.call(request), spare, Arc::clone(&self.kept))
     }
 }
 
 impl<S: Clone, C> Clone for Retry<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+        Self { inner: self.inner.clone(), kept: Arc::clone(&self.kept) }
     }
 }
 
 impl<S: fmt::Debug, C> fmt::Debug for Retry<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.shared).finish()
+        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.kept.shared).finish()
     }
 }
