@@ -1,0 +1,147 @@
+//! Each layer by itself, beside the peers' layers of that kind.
+
+use std::{future::Ready, sync::Arc, time::Duration};
+
+use palisade::{
+    Backoff, CircuitBreakerLayer, DeadlineLayer, HedgeLayer, Rejection, RetryLayer, TimeoutLayer,
+    breaker::Mode,
+};
+use tower::{BoxError, Layer, Service, retry::Policy};
+use tower_resilience::{circuitbreaker, hedge, retry, timelimiter};
+
+use crate::{
+    harness::{Bars, allocations, finish, is_quick, side_by_side},
+    leaf::{PendingOnceLeaf, ReadyLeaf, Request, call, refused},
+};
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a user of tower's retry has to write: three attempts out of a budget, of what may be repeated.
+#[derive(Clone)]
+pub(crate) struct TowerPolicy {
+    left: u32,
+    budget: Arc<tower::retry::budget::TpsBudget>,
+}
+
+impl TowerPolicy {
+    pub(crate) fn new() -> Self {
+        Self { left: 2, budget: Arc::default() }
+    }
+}
+
+impl<E: Into<BoxError>> Policy<Request, u32, E> for TowerPolicy {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut Request, result: &mut Result<u32, E>) -> Option<Ready<()>> {
+        use tower::retry::budget::Budget;
+        match result {
+            Ok(_) => {
+                self.budget.deposit();
+                None
+            }
+            Err(_) if self.left > 0 && self.budget.withdraw() => {
+                self.left -= 1;
+                Some(std::future::ready(()))
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn clone_request(&mut self, request: &Request) -> Option<Request> {
+        Some(request.clone())
+    }
+}
+
+/// Prints what came of two services, the ratio with its limit, and our allocations, of which there may be none.
+pub(crate) fn compare<A, B>(bars: &mut Bars, name: &str, peer: &str, limit: f64, mut ours: A, mut theirs: B)
+where
+    A: Service<Request, Response = u32>,
+    B: Service<Request, Response = u32>,
+{
+    let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
+    let compared = side_by_side(rounds, iterations, &mut || call(&mut ours), &mut || call(&mut theirs));
+    println!("{name}: {:.0} ns, {peer} {:.0} ns", compared.ours, compared.theirs);
+    bars.at_most(&format!("{name}_to_{peer}"), compared.ratio, limit);
+    #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
+    bars.at_most(&format!("{name}_allocations"), allocations(&mut || call(&mut ours)) as f64, 0.0);
+}
+
+/// Compares a layer with a peer's over both leaves.
+macro_rules! beside {
+    ($bars:expr, $name:literal, $ours:expr, $peer:literal, $theirs:expr, $ready:expr, $pending:expr) => {{
+        let (ours, theirs) = (&$ours, &$theirs);
+        compare(
+            $bars,
+            concat!($name, "_ready"),
+            $peer,
+            $ready,
+            ours.layer(ReadyLeaf),
+            theirs.layer(ReadyLeaf),
+        );
+        compare(
+            $bars,
+            concat!($name, "_pending_once"),
+            $peer,
+            $pending,
+            ours.layer(PendingOnceLeaf),
+            theirs.layer(PendingOnceLeaf),
+        );
+    }};
+}
+
+pub(crate) fn run(bars: &mut Bars) {
+    let timeout = TimeoutLayer::new(LIMIT);
+    let tower_timeout = tower::timeout::TimeoutLayer::new(LIMIT);
+    beside!(bars, "timeout", timeout, "tower", tower_timeout, 1.0, 1.0);
+    let limiter = timelimiter::TimeLimiterLayer::builder().timeout_duration(LIMIT).build();
+    beside!(bars, "timeout", timeout, "tower_resilience", limiter, 1.0, 1.0);
+    // It reads the clock once more than a timeout does.
+    beside!(bars, "deadline", DeadlineLayer::new(LIMIT), "tower_timeout", tower_timeout, 1.0, 1.2);
+
+    let our_retry = RetryLayer::default();
+    beside!(bars, "retry", our_retry, "tower", tower::retry::RetryLayer::new(TowerPolicy::new()), 1.0, 1.0);
+    let theirs = retry::RetryLayer::<Request, u32, Rejection>::builder().max_attempts(3).build();
+    beside!(bars, "retry", our_retry, "tower_resilience", theirs, 1.0, 1.0);
+
+    let theirs = circuitbreaker::CircuitBreakerLayer::builder().build().expect("its defaults");
+    beside!(
+        bars,
+        "breaker",
+        CircuitBreakerLayer::default(),
+        "tower_resilience",
+        theirs,
+        1.0 / 3.0,
+        1.0 / 3.0
+    );
+    open_breaker(bars);
+
+    let theirs = hedge::HedgeLayer::builder().delay(Duration::from_millis(100)).build();
+    beside!(bars, "hedge", HedgeLayer::default(), "tower_resilience", theirs, 1.0, 1.0);
+    let fixed = HedgeLayer::builder().fixed_delay(Duration::from_millis(100)).build().expect("a layer");
+    beside!(bars, "hedge_armed", fixed, "tower_resilience", theirs, 1.0, 1.0);
+}
+
+/// The refusal of an open circuit, in nanoseconds.
+fn open_breaker(bars: &mut Bars) {
+    let wait =
+        Backoff::exponential(Duration::from_secs(3_600), Duration::from_secs(3_600)).expect("a backoff");
+    let open =
+        CircuitBreakerLayer::builder().open_for(wait).consecutive_failures(1).build().expect("a layer");
+    let failing = tower::service_fn(async |_: Request| Err::<u32, _>(Rejection::Closed));
+    let mut ours = open.layer(failing);
+    refused(&mut ours);
+    let forced = CircuitBreakerLayer::builder().mode(Mode::ForcedOpen).build().expect("a layer");
+    let mut forced = forced.layer(ReadyLeaf);
+    let theirs = circuitbreaker::CircuitBreakerLayer::builder().build().expect("its defaults");
+    let mut theirs = theirs.layer(ReadyLeaf);
+    finish(theirs.force_open());
+    let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
+    let compared = side_by_side(rounds, iterations, &mut || refused(&mut ours), &mut || refused(&mut theirs));
+    println!("breaker_open: {:.0} ns, tower_resilience {:.0} ns", compared.ours, compared.theirs);
+    bars.at_most("breaker_open_nanoseconds", compared.ours, 100.0);
+    bars.at_most("breaker_open_to_tower_resilience", compared.ratio, 1.0);
+    #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
+    bars.at_most("breaker_open_allocations", allocations(&mut || refused(&mut ours)) as f64, 0.0);
+    #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
+    bars.at_most("breaker_forced_open_allocations", allocations(&mut || refused(&mut forced)) as f64, 0.0);
+}
