@@ -57,19 +57,6 @@ impl Instant {
         Self::now().saturating_duration_since(self)
     }
 
-    /// The moment on tokio's clock that is `wait` from now, or `None` if that is zero.
-    #[inline]
-    pub(crate) fn on_tokios_clock_after(wait: Duration) -> Option<tokio::time::Instant> {
-        if wait.is_zero() {
-            return None;
-        }
-        #[cfg(feature = "test-util")]
-        if tokio_time::followed() {
-            return Some(later(tokio::time::Instant::now(), wait));
-        }
-        Some(later(Self::real_now().anchored(), wait))
-    }
-
     /// This moment on tokio's clock, given a recent reading of this one; `None` if it has passed.
     #[inline]
     pub(crate) fn on_tokios_clock(self, now: Self) -> Option<tokio::time::Instant> {

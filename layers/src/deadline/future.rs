@@ -8,7 +8,13 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::{Rejection, TimeoutScope, clock::Instant, readiness::ReadyCall, telemetry, timer::Timer};
+use crate::{
+    Rejection, TimeoutScope,
+    clock::Instant,
+    readiness::ReadyCall,
+    telemetry,
+    timer::{Due, Timer},
+};
 
 pin_project! {
     /// The future of a [`Deadline`](super::Deadline) service.
@@ -65,13 +71,13 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(outcome) = this.call.as_mut().poll(cx) {
+        let Some(Bound { deadline, allowed }) = *this.bound else {
+            return this.call.poll(cx);
+        };
+        if let Poll::Ready(outcome) = this.timer.as_mut().inside(cx, |cx| this.call.as_mut().poll(cx)) {
             return Poll::Ready(outcome);
         }
-        let Some(Bound { deadline, allowed }) = *this.bound else {
-            return Poll::Pending;
-        };
-        ready!(this.timer.poll(cx, || deadline.on_tokios_clock(deadline - allowed)));
+        ready!(this.timer.poll(cx, || Due::at_given(deadline, deadline - allowed)));
         this.call.end();
         telemetry::count_timeout(this.name, TimeoutScope::Total);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Total, allowed).into()))

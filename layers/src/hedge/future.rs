@@ -2,7 +2,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     clock::Instant,
     readiness::Spare,
     request::{Repeat, Why},
-    timer::Timer,
+    timer::{Due, Timer},
 };
 
 pin_project! {
@@ -162,10 +162,8 @@ where
         let next = match this.second.as_mut().project() {
             SecondProj::None => return Poll::Pending,
             SecondProj::Waiting { timer, delay, spare } => {
-                let (due, now) = (this.watch.began + *delay, Instant::now);
-                if timer.poll(cx, || due.on_tokios_clock(now())).is_pending() {
-                    return Poll::Pending;
-                }
+                let due = this.watch.began + *delay;
+                ready!(timer.poll(cx, || Due::at(due)));
                 // Waiting -> Readying, if the request still says so, and there is room.
                 let request = spare.take().and_then(|spare| spare.repeat(Why::Hedge));
                 match request.ok_or(Refused::NotAllowed).and_then(|request| {

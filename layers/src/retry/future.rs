@@ -18,7 +18,7 @@ use crate::{
     clock::Instant,
     readiness::Spare,
     request::{HasDeadline, Repeat, Why},
-    timer::Timer,
+    timer::{Due, Timer},
 };
 
 pin_project! {
@@ -98,7 +98,7 @@ where
                     State::BackingOff { timer: Timer::unarmed(), wait, request: Some(request) }
                 }
                 StateProj::BackingOff { timer, wait, request } => {
-                    ready!(timer.poll(cx, || Instant::on_tokios_clock_after(*wait)));
+                    ready!(timer.poll(cx, || Due::after(*wait)));
                     // They are there in this state; there is nothing to wait for if they were not.
                     let Some(retries) = this.retries.as_mut() else {
                         return Poll::Pending;

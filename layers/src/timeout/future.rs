@@ -8,7 +8,12 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use crate::{Rejection, TimeoutScope, clock::Instant, readiness::ReadyCall, telemetry, timer::Timer};
+use crate::{
+    Rejection, TimeoutScope,
+    readiness::ReadyCall,
+    telemetry,
+    timer::{Due, Timer},
+};
 
 pin_project! {
     /// The future of a [`Timeout`](super::Timeout) service.
@@ -44,11 +49,11 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(outcome) = this.call.as_mut().poll(cx) {
+        if let Poll::Ready(outcome) = this.timer.as_mut().inside(cx, |cx| this.call.as_mut().poll(cx)) {
             return Poll::Ready(outcome);
         }
         let limit = *this.limit;
-        ready!(this.timer.poll(cx, || Instant::on_tokios_clock_after(limit)));
+        ready!(this.timer.poll(cx, || Due::after(limit)));
         this.call.end();
         telemetry::count_timeout(this.name, TimeoutScope::Attempt);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Attempt, limit).into()))
