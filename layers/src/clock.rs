@@ -194,9 +194,9 @@ mod tokio_time {
     }
 
     pub(super) fn now() -> Instant {
-        let first = *FIRST;
-        let since = tokio::time::Instant::now().into_std().saturating_duration_since(first);
-        Instant::at(ORIGIN) + since
+        // A paused clock may have been stopped before the first reading.
+        let (first, now) = (*FIRST, tokio::time::Instant::now().into_std());
+        Instant::at(ORIGIN) + now.saturating_duration_since(first) - first.saturating_duration_since(now)
     }
 }
 
