@@ -13,6 +13,13 @@ pub(crate) fn is_quick() -> bool {
     std::env::args().any(|argument| argument == "--quick")
 }
 
+/// Whether a part of the run is wanted: the arguments that are no flags name the parts, by a piece of their names.
+#[allow(dead_code, reason = "not every bench has parts")]
+pub(crate) fn is_wanted(part: &str) -> bool {
+    let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    wanted.peek().is_none() || wanted.any(|piece| part.contains(&piece))
+}
+
 /// Prints a figure beside its limit: `bar NAME VALUE LIMIT ok|short`.
 pub(crate) struct Bars {
     short: usize,

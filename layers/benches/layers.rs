@@ -1,4 +1,5 @@
-//! What the layers cost: `cargo bench -p palisade --bench layers` (`-- --quick` for a short run).
+//! What the layers cost: `cargo bench -p palisade --bench layers` (`-- --quick` for a short run, `-- breaker two_threads` for
+//! parts of it).
 //!
 //! Each layer, and a stack of eight, over a leaf that does nothing, beside tower's own layers and those of
 //! tower-resilience, in turns, in one run. Every figure that has a limit is printed as `bar NAME VALUE LIMIT ok|short`.

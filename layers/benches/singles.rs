@@ -10,7 +10,7 @@ use tower::{BoxError, Layer, Service, retry::Policy};
 use tower_resilience::{circuitbreaker, hedge, retry, timelimiter};
 
 use crate::{
-    harness::{Bars, allocations, finish, is_quick, side_by_side},
+    harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request, call, refused},
 };
 
@@ -58,6 +58,9 @@ where
     A: Service<Request, Response = u32>,
     B: Service<Request, Response = u32>,
 {
+    if !is_wanted(name) {
+        return;
+    }
     let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
     let compared = side_by_side(rounds, iterations, &mut || call(&mut ours), &mut || call(&mut theirs));
     println!("{name}: {:.0} ns, {peer} {:.0} ns", compared.ours, compared.theirs);
@@ -123,6 +126,9 @@ pub(crate) fn run(bars: &mut Bars) {
 
 /// The refusal of an open circuit, in nanoseconds.
 fn open_breaker(bars: &mut Bars) {
+    if !is_wanted("breaker_open") {
+        return;
+    }
     let wait =
         Backoff::exponential(Duration::from_secs(3_600), Duration::from_secs(3_600)).expect("a backoff");
     let open =

@@ -5,7 +5,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 use tower_resilience::{bulkhead, circuitbreaker, ratelimiter, retry, timelimiter};
 
 use crate::{
-    harness::Bars,
+    harness::{Bars, is_wanted},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request},
     singles::{LIMIT, TowerPolicy, compare},
 };
@@ -94,6 +94,9 @@ pub(crate) fn run(bars: &mut Bars) {
         pending,
     );
 
+    if !is_wanted("eight_layers_future_bytes") {
+        return;
+    }
     let bytes = size_of_future(&eight(ReadyLeaf));
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     bars.at_most("eight_layers_future_bytes", bytes as f64, 1_024.0);

@@ -14,7 +14,7 @@ use tower::{Layer, Service, limit::ConcurrencyLimitLayer};
 use tower_resilience::circuitbreaker;
 
 use crate::{
-    harness::{Bars, is_quick, median},
+    harness::{Bars, is_quick, is_wanted, median},
     leaf::{ReadyLeaf, Request, call},
     stacks,
 };
@@ -65,6 +65,9 @@ fn in_turns<const N: usize>(measure: [&dyn Fn(Duration) -> f64; N]) -> [f64; N] 
 }
 
 pub(crate) fn run(bars: &mut Bars) {
+    if !is_wanted("two_threads") {
+        return;
+    }
     let breaker = CircuitBreakerLayer::default().layer(ReadyLeaf);
     let tower = ConcurrencyLimitLayer::new(1_000).layer(ReadyLeaf);
     let theirs =

@@ -27,6 +27,7 @@ use tokio::{
 use crate::clock::Instant;
 
 pin_project! {
+    #[project = TimerProj]
     /// Costs nothing until it is first polled; then it is armed, or leaves its waking to a timer further out.
     ///
     /// It is exempt from tokio's cooperative budget: a future that uses up the budget at each poll could
@@ -84,6 +85,12 @@ impl Alarm {
     fn of(waker: &Waker) -> Self {
         Self { data: waker.data(), vtable: waker.vtable(), earliest: None }
     }
+
+    /// Whether it wakes the same task in the same way.
+    #[inline]
+    fn wakes(&self, waker: &Waker) -> bool {
+        ptr::eq(self.data, waker.data()) && ptr::eq(self.vtable, waker.vtable())
+    }
 }
 
 thread_local! {
@@ -94,12 +101,17 @@ thread_local! {
 #[inline]
 fn leave_to_outer(waker: &Waker, at: Instant) -> bool {
     let alarm = ALARM.get();
-    let same = ptr::eq(alarm.data, waker.data()) && ptr::eq(alarm.vtable, waker.vtable());
+    let same = alarm.wakes(waker);
     if same {
         let earliest = Some(alarm.earliest.map_or(at, |earliest| earliest.min(at)));
         ALARM.set(Alarm { earliest, ..alarm });
     }
     same
+}
+
+#[inline]
+fn has_outer(waker: &Waker) -> bool {
+    ALARM.get().wakes(waker)
 }
 
 /// Puts the alarm further out back in its place, also when the poll further in panics.
@@ -139,44 +151,44 @@ impl Timer {
     /// Ready at the moment that `due` tells at the first poll, beside a recent reading of the clock.
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, due: impl FnOnce() -> Due) -> Poll<()> {
-        let this = self.project();
-        let (due, now) = if let Some(due) = *this.due {
-            (due, Instant::now())
-        } else {
-            let Due { at, now } = due();
-            *this.due = Some(at);
-            (at, now)
-        };
+        let mut this = self.project();
+        if let Some(due) = *this.due {
+            let now = Instant::now();
+            return if due <= now { Poll::Ready(()) } else { wait(this, cx, due, now) };
+        }
+        if has_outer(cx.waker()) {
+            let Due { at: due, now } = due();
+            *this.due = Some(due);
+            return if due <= now { Poll::Ready(()) } else { wait(this, cx, due, now) };
+        }
+        // A value that is moved right after it was written makes the processor wait until all of it has been stored,
+        // for longer than it takes to learn when the timer is due. So the sleep is made first, and moved after.
+        let sleep = sleep_until(*LATER);
+        let Due { at: due, now } = due();
+        *this.due = Some(due);
         if due <= now {
             return Poll::Ready(());
         }
-        let wake_at = this.inside.take().map_or(due, |inside| inside.min(due));
-        if !leave_to_outer(cx.waker(), wake_at) {
-            arm(this.sleep, this.armed_for, cx, wake_at, now);
-        }
-        Poll::Pending
+        this.sleep.set(Some(sleep));
+        wait(this, cx, due, now)
     }
 }
 
-/// Sees to it that the task is woken at `wake_at`.
+/// Sees to it that the task is woken when this timer is due, or one further in.
 #[inline]
-fn arm(
-    mut sleep: Pin<&mut Option<Sleep>>,
-    armed_for: &mut Option<Instant>,
-    cx: &mut Context<'_>,
-    wake_at: Instant,
-    now: Instant,
-) {
-    if sleep.is_none() {
-        // A value that is moved right after it was written makes the processor wait until all of it has been
-        // stored, for longer than it takes to learn when the timer is due. So it is made first, and moved after.
-        sleep.set(Some(sleep_until(*LATER)));
+fn wait(mut this: TimerProj<'_>, cx: &mut Context<'_>, due: Instant, now: Instant) -> Poll<()> {
+    let wake_at = this.inside.take().map_or(due, |inside| inside.min(due));
+    if leave_to_outer(cx.waker(), wake_at) {
+        return Poll::Pending;
     }
-    let Some(mut sleep) = sleep.as_pin_mut() else {
-        return;
+    if this.sleep.is_none() {
+        this.sleep.set(Some(sleep_until(*LATER)));
+    }
+    let Some(mut sleep) = this.sleep.as_pin_mut() else {
+        return Poll::Pending;
     };
-    if *armed_for != Some(wake_at) {
-        *armed_for = Some(wake_at);
+    if *this.armed_for != Some(wake_at) {
+        *this.armed_for = Some(wake_at);
         set(sleep.as_mut(), wake_at, now);
     }
     if poll_sleep(sleep.as_mut(), cx).is_ready() {
@@ -186,6 +198,7 @@ fn arm(
             cx.waker().wake_by_ref();
         }
     }
+    Poll::Pending
 }
 
 #[inline]
