@@ -3,7 +3,7 @@
 use std::{
     future::{Ready, ready},
     hint::black_box,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -103,7 +103,7 @@ where
     let mut cx = Context::from_waker(std::task::Waker::noop());
     assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))), "the leaf is always ready");
     let request = black_box(Request::new(7).idempotence(Idempotence::Yes));
-    assert!(matches!(finish(service.call(request)), Ok(7)));
+    assert!(matches!(finish(pin!(service.call(request))), Ok(7)));
 }
 
 pub(crate) fn run(bars: &mut Bars) {

@@ -3,7 +3,7 @@
 
 use std::{
     hint::black_box,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -103,8 +103,7 @@ fn nanos(duration: Duration) -> f64 {
 }
 
 /// Polls a future until it is ready. It must be woken, or ready, at the next poll.
-pub(crate) fn finish<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
+pub(crate) fn finish<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
         if let Poll::Ready(output) = black_box(future.as_mut()).poll(&mut cx) {

@@ -3,7 +3,7 @@
 use std::{
     future::{Ready, ready},
     hint::black_box,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
@@ -76,7 +76,7 @@ where
     let mut cx = Context::from_waker(Waker::noop());
     assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))), "the leaf is always ready");
     let request = black_box(Request::new(7).idempotence(Idempotence::Yes));
-    assert!(matches!(finish(service.call(request)), Ok(7)));
+    assert!(matches!(finish(pin!(service.call(request))), Ok(7)));
 }
 
 /// One call that is refused.
@@ -88,5 +88,5 @@ where
     let mut cx = Context::from_waker(Waker::noop());
     assert!(matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(()))), "a refusal comes in the call");
     let request = black_box(Request::new(7).idempotence(Idempotence::Yes));
-    assert!(finish(service.call(request)).is_err());
+    assert!(finish(pin!(service.call(request))).is_err());
 }

@@ -1,6 +1,6 @@
 //! Each layer by itself, beside the peers' layers of that kind.
 
-use std::{future::Ready, sync::Arc, time::Duration};
+use std::{future::Ready, pin::pin, sync::Arc, time::Duration};
 
 use palisade::{
     Backoff, CircuitBreakerLayer, DeadlineLayer, HedgeLayer, Rejection, RetryLayer, TimeoutLayer,
@@ -140,7 +140,7 @@ fn open_breaker(bars: &mut Bars) {
     let mut forced = forced.layer(ReadyLeaf);
     let theirs = circuitbreaker::CircuitBreakerLayer::builder().build().expect("its defaults");
     let mut theirs = theirs.layer(ReadyLeaf);
-    finish(theirs.force_open());
+    finish(pin!(theirs.force_open()));
     let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
     let compared = side_by_side(rounds, iterations, &mut || refused(&mut ours), &mut || refused(&mut theirs));
     println!("breaker_open: {:.0} ns, tower_resilience {:.0} ns", compared.ours, compared.theirs);
