@@ -52,7 +52,7 @@ impl CircuitBreakerLayer {
 
 impl<C> CircuitBreakerLayer<C> {
     /// The circuit, to read it and to steer it.
-    pub fn circuit(&self) -> Arc<Circuit> {
+    pub fn handle(&self) -> Arc<Circuit> {
         Arc::clone(self.circuits.state())
     }
 }
@@ -62,7 +62,7 @@ where
     K: Eq + Hash + Clone,
 {
     /// The circuits by key, to read them and to steer them.
-    pub fn circuits(&self) -> Circuits<K> {
+    pub fn handle(&self) -> Circuits<K> {
         Circuits(self.circuits.states().clone())
     }
 }
@@ -225,7 +225,7 @@ impl<C> CircuitBreakerBuilder<C> {
     /// struct Query { table: &'static str }
     ///
     /// let layer = CircuitBreakerLayer::builder().build_keyed(1_000, |query: &Query| query.table)?;
-    /// assert!(layer.circuits().get(&"users").is_none()); // no request yet
+    /// assert!(layer.handle().get(&"users").is_none()); // no request yet
     /// # Ok::<_, palisade::ConfigError>(())
     /// ```
     ///

@@ -11,7 +11,7 @@
 //!     .consecutive_failures(3)
 //!     .on_transition(|change| println!("{:?} -> {:?}, {:?}", change.from, change.to, change.cause))
 //!     .build()?;
-//! let circuit = breaker.circuit();
+//! let circuit = breaker.handle();
 //! let mut service = ServiceBuilder::new()
 //!     .layer(breaker)
 //!     .service(service_fn(|_: ()| async { Err::<(), BoxError>("down".into()) }));

@@ -40,8 +40,8 @@ impl HedgeLayer {
 
 impl<C> HedgeLayer<C> {
     /// What an operator reads and switches.
-    pub fn handle(&self) -> Hedging {
-        Hedging(Arc::clone(&self.shared))
+    pub fn handle(&self) -> HedgeHandle {
+        HedgeHandle(Arc::clone(&self.shared))
     }
 }
 
@@ -67,9 +67,9 @@ impl<C> fmt::Debug for HedgeLayer<C> {
 
 /// The handle of a [`HedgeLayer`]. Clones lead to the same layer.
 #[derive(Clone)]
-pub struct Hedging(Arc<Shared>);
+pub struct HedgeHandle(Arc<Shared>);
 
-impl Hedging {
+impl HedgeHandle {
     /// The figures at this moment.
     pub fn snapshot(&self) -> HedgeSnapshot {
         self.0.snapshot()
@@ -81,9 +81,9 @@ impl Hedging {
     }
 }
 
-impl fmt::Debug for Hedging {
+impl fmt::Debug for HedgeHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Hedging").field(&self.snapshot()).finish()
+        f.debug_tuple("HedgeHandle").field(&self.snapshot()).finish()
     }
 }
 

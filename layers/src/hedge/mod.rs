@@ -89,7 +89,7 @@ mod state;
 
 pub use self::{
     future::HedgeFuture,
-    layer::{HedgeBuilder, HedgeLayer, Hedging},
+    layer::{HedgeBuilder, HedgeHandle, HedgeLayer},
     service::Hedge,
     state::HedgeSnapshot,
 };

@@ -56,9 +56,9 @@ async fn it_opens_refuses_probes_and_closes() {
     assert_eq!(leaf.call_count(), 10, "what is refused does not reach the service");
     advance(ms(600)).await;
     assert_eq!(send(&service).await, Ok(7));
-    assert_eq!(layer.circuit().state(), CircuitState::HalfOpen);
+    assert_eq!(layer.handle().state(), CircuitState::HalfOpen);
     assert_eq!(send(&service).await, Ok(7));
-    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+    assert_eq!(layer.handle().state(), CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,7 +72,7 @@ async fn cb01_after_ten_thousand_successes_a_window_of_failures_opens_it() {
         }
         advance(ms(1_000)).await;
         let mut failures = 0;
-        while layer.circuit().state() == CircuitState::Closed {
+        while layer.handle().state() == CircuitState::Closed {
             send(&service).await.unwrap_err();
             failures += 1;
             assert!(failures <= 60, "half of the window, and a tenth for the bucket that leaves");
@@ -110,7 +110,7 @@ async fn cb02_a_half_open_circuit_with_a_window_of_time_is_never_stuck() {
     advance(ms(2_000)).await;
     send(&service).await.unwrap();
     send(&service).await.unwrap();
-    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+    assert_eq!(layer.handle().state(), CircuitState::Closed);
     hung.abort();
 }
 
@@ -143,9 +143,9 @@ async fn cb03_a_failure_from_before_the_outage_does_not_open_a_circuit_that_prob
     for old in old {
         assert!(old.await.unwrap().is_err());
     }
-    assert_eq!(layer.circuit().state(), CircuitState::HalfOpen);
+    assert_eq!(layer.handle().state(), CircuitState::HalfOpen);
     assert_eq!(call(2).await, Ok(2));
-    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+    assert_eq!(layer.handle().state(), CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ async fn cb04_calls_that_an_outer_timeout_drops_open_it() {
     for _ in 0..500 {
         let _ = tokio::time::timeout(ms(100), send(&service)).await;
     }
-    assert_eq!(layer.circuit().state(), CircuitState::Open);
+    assert_eq!(layer.handle().state(), CircuitState::Open);
     assert!(leaf.call_count() < 40, "{}", leaf.call_count());
     assert_eq!(leaf.in_flight(), 0);
 }
@@ -178,7 +178,7 @@ async fn cb05_a_listener_may_read_and_steer_the_circuit() {
         })
         .build()
         .unwrap();
-    circuit.set(layer.circuit()).unwrap();
+    circuit.set(layer.handle()).unwrap();
     let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS)]));
     for _ in 0..10 {
         send(&service).await.unwrap_err();
@@ -206,13 +206,13 @@ async fn cb06_a_reset_of_a_closed_circuit_forgets_what_it_has_counted() {
     for _ in 0..9 {
         send(&service).await.unwrap_err();
     }
-    assert_eq!(layer.circuit().snapshot().failures, 9);
-    layer.circuit().reset();
-    assert_eq!(layer.circuit().snapshot().failures, 0);
+    assert_eq!(layer.handle().snapshot().failures, 9);
+    layer.handle().reset();
+    assert_eq!(layer.handle().snapshot().failures, 0);
     for _ in 0..9 {
         send(&service).await.unwrap_err();
     }
-    assert_eq!(layer.circuit().state(), CircuitState::Closed);
+    assert_eq!(layer.handle().state(), CircuitState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +220,7 @@ async fn cb07_an_open_circuit_refuses_at_the_first_poll_even_if_the_service_is_b
     let gate = Gate::open();
     let layer = layer();
     let mut service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &gate));
-    layer.circuit().set_mode(Mode::ForcedOpen);
+    layer.handle().set_mode(Mode::ForcedOpen);
     gate.set(false);
     let began = Instant::now();
     let mut cx = Context::from_waker(Waker::noop());
@@ -240,7 +240,7 @@ async fn a_callers_errors_never_open_it_and_overload_does_unless_told_otherwise(
         for _ in 0..1_000 {
             let _ = send(&service).await;
         }
-        layer.circuit().state() == CircuitState::Open
+        layer.handle().state() == CircuitState::Open
     };
     assert!(!opens(builder().consecutive_failures(1), CALLER).await);
     assert!(opens(builder(), NOT_APPLIED).await);
@@ -259,7 +259,7 @@ async fn a_response_can_be_a_failure_too() {
     for _ in 0..3 {
         assert_eq!(send(&service).await, Ok(7));
     }
-    assert_eq!(layer.circuit().state(), CircuitState::Open);
+    assert_eq!(layer.handle().state(), CircuitState::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,15 +285,15 @@ async fn each_key_has_a_circuit_of_its_own_and_a_new_one_when_it_was_forgotten()
     }
     assert_eq!(call(1).await, Err(open(1_000)));
     assert_eq!(call(2).await, Ok(2));
-    assert_eq!(layer.circuits().get(&1).unwrap().state(), CircuitState::Open);
-    assert_eq!(layer.circuits().get(&2).unwrap().snapshot().calls, 11);
+    assert_eq!(layer.handle().get(&1).unwrap().state(), CircuitState::Open);
+    assert_eq!(layer.handle().get(&2).unwrap().snapshot().calls, 11);
     assert_eq!(listened.lock().unwrap()[0].as_deref(), Some("1"));
     for _ in 0..10 {
         for key in 3..1_000 {
             call(key).await.unwrap();
         }
     }
-    assert!(layer.circuits().len() <= 100);
+    assert!(layer.handle().len() <= 100);
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,7 +329,7 @@ fn nothing_is_lost_when_threads_call_fail_and_give_up() {
             });
         }
     });
-    let snapshot = layer.circuit().snapshot();
+    let snapshot = layer.handle().snapshot();
     assert_eq!(snapshot.calls as usize, answered.load(SeqCst));
     assert!(snapshot.failures <= 4);
 }
