@@ -26,8 +26,8 @@ const REFRESH: Duration = Duration::from_secs(3);
 /// What is below this many nanoseconds, half a millisecond or so, falls into one bucket.
 const FINEST: u64 = 1 << FINEST_LOG;
 const FINEST_LOG: u32 = 19;
-/// Doublings above that, each of sixteen buckets, up to a minute.
-const OCTAVES: u32 = 17;
+/// Doublings above that, each of sixteen buckets, up to a minute. A model under loom has a small stack.
+const OCTAVES: u32 = if cfg!(palisade_loom) { 1 } else { 17 };
 const BUCKETS: usize = 1 + 16 * OCTAVES as usize;
 
 pub(crate) struct Latencies {
