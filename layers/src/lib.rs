@@ -14,6 +14,8 @@ pub mod http;
 pub mod keyed;
 mod latency;
 mod limit;
+mod line;
+pub mod rate;
 mod readiness;
 mod rejection;
 pub mod request;
@@ -22,6 +24,7 @@ mod sync;
 pub mod telemetry;
 pub mod timeout;
 mod timer;
+mod until;
 
 #[cfg(feature = "http")]
 pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
@@ -36,8 +39,10 @@ pub use self::{
     deadline::DeadlineLayer,
     hedge::HedgeLayer,
     limit::{Limit, LimitFn, limit_fn},
+    rate::RateLimitLayer,
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
     timeout::TimeoutLayer,
+    until::{ByDeadline, NoDeadline, Until},
 };

@@ -57,6 +57,22 @@ impl<S> Inner<S> {
         let fresh = self.service.clone();
         ReadyCall::Waiting { service: std::mem::replace(&mut self.service, fresh), request: Some(request) }
     }
+
+    /// Whether the next call goes through without a wait for the inner service.
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// A service for a call that waits for something else first. Neither it nor what stays here holds a place: one that
+    /// has been won, or is being queued for, would be kept from others meanwhile.
+    pub(crate) fn without_a_place(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let fresh = self.service.clone();
+        *self = Self::new(fresh.clone());
+        fresh
+    }
 }
 
 /// A service to clone for another attempt, behind a lock so that it can be shared.
@@ -94,6 +110,16 @@ impl<S, Req> ReadyCall<S, Req>
 where
     S: Service<Req>,
 {
+    /// A call that readies `service` at its first poll.
+    pub(crate) const fn of(service: S, request: Req) -> Self {
+        Self::Waiting { service, request: Some(request) }
+    }
+
+    /// Whether the inner service has not been called yet.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting { .. })
+    }
+
     /// Drops whatever the call still holds.
     pub(crate) fn end(self: Pin<&mut Self>) {
         self.project_replace(Self::Ended);

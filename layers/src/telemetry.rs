@@ -54,7 +54,16 @@ impl Gauge {
 
     /// Sets the value.
     pub fn set(&self, value: f64) {
-        self.handle.get_or_init(|| metrics::gauge!(self.metric, "layer" => self.layer)).set(value);
+        self.handle().set(value);
+    }
+
+    /// Adds `change`, which may be negative.
+    pub fn add(&self, change: f64) {
+        self.handle().increment(change);
+    }
+
+    fn handle(&self) -> &metrics::Gauge {
+        self.handle.get_or_init(|| metrics::gauge!(self.metric, "layer" => self.layer))
     }
 }
 

@@ -9,5 +9,6 @@ mod deadline;
 mod hedge;
 mod leaf;
 mod metrics;
+mod rate;
 mod retry;
 mod timeout;
