@@ -6,6 +6,7 @@ pub mod breaker;
 pub mod budget;
 pub mod class;
 pub mod clock;
+pub mod concurrency;
 mod config;
 pub mod deadline;
 pub mod hedge;
@@ -35,6 +36,7 @@ pub use self::{
     budget::{Budget, BudgetSnapshot},
     class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
     clock::Instant,
+    concurrency::ConcurrencyLimitLayer,
     config::ConfigError,
     deadline::DeadlineLayer,
     hedge::HedgeLayer,

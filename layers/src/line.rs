@@ -291,7 +291,9 @@ mod tests {
         for _ in 0..100 {
             let places: Vec<_> = (0..3).map(|_| line.join(1, 3).unwrap().place).collect();
             assert_eq!(line.join(1, 3), Err(Full));
-            places.into_iter().rev().for_each(|place| line.leave(place, |_, _| true));
+            for place in places.into_iter().rev() {
+                line.leave(place, |_, _| true);
+            }
         }
         assert!(line.is_empty());
         assert_eq!(lock(&line.places).slots.len(), 3);
@@ -316,12 +318,11 @@ mod tests {
                 match step {
                     Step::Join(weight) => {
                         let ahead: u64 = model.iter().map(|(_, weight)| u64::from(*weight)).sum();
-                        match line.join(weight, 12) {
-                            Ok(joined) => {
-                                prop_assert_eq!(joined.ahead, ahead);
-                                model.push_back((joined.place, weight));
-                            }
-                            Err(Full) => prop_assert_eq!(model.len(), 12),
+                        if let Ok(joined) = line.join(weight, 12) {
+                            prop_assert_eq!(joined.ahead, ahead);
+                            model.push_back((joined.place, weight));
+                        } else {
+                            prop_assert_eq!(model.len(), 12);
                         }
                     }
                     Step::Leave(index) if !model.is_empty() => {
@@ -372,29 +373,24 @@ mod models {
         }
     }
 
-    fn model(threads: usize, each: impl Fn(&Line) + Clone + Send + Sync + 'static) {
-        let mut bounds = loom::model::Builder::new();
-        bounds.preemption_bound = Some(2);
-        bounds.check(move || {
-            let line = Arc::new(Line::new());
-            let others: Vec<_> = (1..threads)
-                .map(|_| {
-                    let (line, each) = (Arc::clone(&line), each.clone());
-                    thread::spawn(move || each(&line))
-                })
-                .collect();
-            each(&line);
-            others.into_iter().for_each(|other| other.join().unwrap());
-            assert!(line.is_empty());
-            assert_eq!((line.owned(), line.weight()), (0, 0));
-        });
+    fn call(line: &Line) {
+        block_on(take(line, 1));
+        give_back(line);
     }
 
+    /// Three of them are in the model of the concurrency limit.
     #[test]
-    fn loom_everybody_in_line_is_served() {
-        model(3, |line| {
-            block_on(take(line, 1));
-            give_back(line);
+    fn loom_both_in_line_are_served() {
+        loom::model(|| {
+            let line = Arc::new(Line::new());
+            let other = {
+                let line = Arc::clone(&line);
+                thread::spawn(move || call(&line))
+            };
+            call(&line);
+            other.join().unwrap();
+            assert!(line.is_empty());
+            assert_eq!((line.owned(), line.weight()), (0, 0));
         });
     }
 
@@ -410,10 +406,7 @@ mod models {
             assert!(line.watch(first, Waker::noop(), u64::MAX));
             let waiter = {
                 let line = Arc::clone(&line);
-                thread::spawn(move || {
-                    block_on(take(&line, 1));
-                    give_back(&line);
-                })
+                thread::spawn(move || call(&line))
             };
             let releaser = {
                 let line = Arc::clone(&line);

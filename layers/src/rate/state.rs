@@ -391,7 +391,9 @@ mod tests {
         let gcra = Gcra::new(rate(10, SECOND, 4), start);
         let permits: Vec<_> = (0..4).map(|_| gcra.take_permit(1, start).unwrap()).collect();
         assert_eq!(gcra.available(start), 0);
-        permits.iter().for_each(|permit| gcra.give_back(permit, start));
+        for permit in &permits {
+            gcra.give_back(permit, start);
+        }
         assert_eq!(gcra.available(start), 4);
     }
 
@@ -458,6 +460,10 @@ mod tests {
         Ok(())
     }
 
+    fn nanoseconds(duration: Duration) -> u64 {
+        u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn rates() -> impl Strategy<Value = Rate> {
         (1..2_000_u32, 1..5_000_000_u64, 1..12_u32).prop_map(|(permits, micros, burst)| Rate {
             permits,
@@ -480,7 +486,7 @@ mod tests {
             // In fractions of a nanosecond, of which there are `permits` in one.
             let (mut nanos, mut model, mut used) = (0_u64, 0_u128, Vec::new());
             for (wait, weight, to_the_nanosecond) in steps {
-                nanos += wait * if to_the_nanosecond { 1 } else { rate.per.as_nanos() as u64 / 1_000 };
+                nanos += wait * if to_the_nanosecond { 1 } else { nanoseconds(rate.per) / 1_000 };
                 let now = start + Duration::from_nanos(nanos);
                 let earned_at = model.max(u128::from(nanos) * permits) + u128::from(weight) * per;
                 let due = earned_at.saturating_sub(capacity);
@@ -511,7 +517,7 @@ mod tests {
             let gcra = Gcra::new(rate, start);
             let (mut nanos, mut used, mut held) = (0_u64, Vec::new(), Vec::new());
             for (wait, weight, choice) in steps {
-                nanos += wait * rate.per.as_nanos() as u64 / u64::from(rate.permits) / 100;
+                nanos += wait * nanoseconds(rate.per) / u64::from(rate.permits) / 100;
                 let now = start + Duration::from_nanos(nanos);
                 match choice.index(3) {
                     0 => used.extend(gcra.take(weight, now).ok().map(|()| (nanos, weight))),
@@ -534,11 +540,13 @@ mod tests {
             let gcra = Gcra::new(rate, start);
             let (mut nanos, mut held) = (0, Vec::new());
             for (wait, weight) in takes {
-                nanos += wait * rate.per.as_nanos() as u64 / u64::from(rate.permits) / 100;
+                nanos += wait * nanoseconds(rate.per) / u64::from(rate.permits) / 100;
                 held.extend(gcra.take_permit(weight, start + Duration::from_nanos(nanos)).ok());
             }
             let now = start + Duration::from_nanos(nanos);
-            held.iter().for_each(|permit| gcra.give_back(permit, now));
+            for permit in &held {
+                gcra.give_back(permit, now);
+            }
             prop_assert_eq!(gcra.available(now), rate.burst);
         }
     }

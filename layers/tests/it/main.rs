@@ -4,6 +4,7 @@
 mod axum;
 mod breaker;
 mod composition;
+mod concurrency;
 mod contract;
 mod deadline;
 mod hedge;
