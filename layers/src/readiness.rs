@@ -69,9 +69,17 @@ impl<S> Inner<S> {
     where
         S: Clone,
     {
-        let fresh = self.service.clone();
-        *self = Self::new(fresh.clone());
-        fresh
+        self.give_up_place();
+        self.service.clone()
+    }
+
+    /// Lets others have the place that has been won, or is being queued for: the call was refused, and who made it may not
+    /// make another for long.
+    pub(crate) fn give_up_place(&mut self)
+    where
+        S: Clone,
+    {
+        *self = Self::new(self.service.clone());
     }
 }
 

@@ -38,7 +38,7 @@
 //! - A wait that lasts for `queue_timeout`, or, with `deadline_aware()`, to the deadline of the request, ends with
 //!   [`Rejection::TimedOut`](crate::Rejection::TimedOut), scope `Queue` in both cases: unlike a deadline that passes during the
 //!   call, it says that the request was not sent. A place that is there when the wait ends still counts.
-//! - A waiting call holds no place in the inner service, which is readied after the place was taken.
+//! - A call that waits or was refused holds no place in the inner service, which is readied after the place was taken.
 //! - Readiness: always ready; waits inside its future. It hides the readiness of what is below: to shed load on
 //!   readiness, as tower's `LoadShed` does, place that below this layer.
 //! - Dropping the response future drops the inner one and then gives its place to the next in line.

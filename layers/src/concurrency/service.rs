@@ -50,7 +50,10 @@ where
                 let call = ReadyCall::of(self.inner.without_a_place(), request);
                 ConcurrencyLimitFuture::waiting(call, turn)
             }
-            Asked::Refused(rejection) => ConcurrencyLimitFuture::refused(rejection),
+            Asked::Refused(rejection) => {
+                self.inner.give_up_place();
+                ConcurrencyLimitFuture::refused(rejection)
+            }
         }
     }
 }

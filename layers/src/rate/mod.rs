@@ -61,13 +61,16 @@
 //!   [`Rejection::RateLimited`](crate::Rejection::RateLimited).
 //! - A request that weighs more than the burst can never be served, and is refused with `retry_after: None`. One that weighs
 //!   nothing passes free.
-//! - A waiting call holds no place in the inner service, which is readied after the permits were granted.
+//! - A call that waits or was refused holds no place in the inner service, which is readied after the permits were granted.
 //! - Readiness: always ready; waits inside its future. It hides the readiness of what is below: to shed load on
 //!   readiness, as tower's `LoadShed` does, place that below this layer.
 //! - Dropping the response future gives up its place in line. If it has its permits but the inner service was not called yet, they come
 //!   back as far as they have not been earned again since, and no more than that.
 //! - A clock that stands still or goes back grants nothing more; one that jumps ahead grants a burst.
 //! - The rate can be changed while it is in use, by the handle. Permits that were saved up stay, up to the new burst.
+//!
+//! Timers are good to about 1 ms, and what is earned while the burst is full is lost. So calls that wait reach the full rate if the burst is
+//! larger by one than the permits of 2 ms; at 100 per second and a burst of 1 they reach some 90.
 //!
 //! A future that is in line and is never polled again holds up those behind it, as with any fair queue: drop it, or poll it.
 //!
@@ -81,7 +84,7 @@
 //! | knob | unit | default |
 //! | --- | --- | --- |
 //! | `rate` | permits in a time from 1 ms to 366 days, at most 1e9 per second | none: has to be set |
-//! | `burst` | permits at once, from 1 to 1e9; timers are good to about 1 ms, so that a burst of less than the permits of 2 ms wastes some | a tenth of the permits of `rate`, at least 1 |
+//! | `burst` | permits at once, from 1 to 1e9 | a tenth of the permits of `rate`, at least 1 |
 //! | `max_wait` | duration, to an hour; zero never waits | 1 s |
 //! | `max_waiting` | calls in line, by key, to 1,000,000 | 1,000 |
 //! | `refuse()` | nobody waits | off |

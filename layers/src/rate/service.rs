@@ -57,7 +57,10 @@ where
                 let call = ReadyCall::of(self.inner.without_a_place(), request);
                 RateLimitFuture::waiting(call, turn)
             }
-            Asked::Refused(rejection) => RateLimitFuture::refused(rejection),
+            Asked::Refused(rejection) => {
+                self.inner.give_up_place();
+                RateLimitFuture::refused(rejection)
+            }
         }
     }
 }

@@ -43,14 +43,14 @@ struct Pace {
 /// The most that a permit is divided into.
 const MAX_SCALE: u32 = 40;
 
-/// Where the clock stops: some 36 years after the rate was set.
+/// Where the clock stops: some 36 years after the rate was set, or 17 at more than a permit for each nanosecond.
 const LAST: u64 = 1 << 61;
 
 impl Pace {
     fn new(rate: Rate, now: Instant) -> Self {
         let per = rate.per.as_nanos().max(1);
         let permits = u128::from(rate.permits);
-        // At most two parts per nanosecond, so that 36 years fit in 61 bits. A permit lasts for a nanosecond at least.
+        // At most two parts per nanosecond, so that 36 years fit in 61 bits.
         let scale = (2 * per / permits).max(1).ilog2().min(MAX_SCALE);
         // Rounded up, so that a permit that is due on a nanosecond is due on that one. In 36 years that makes one part.
         let speed = (permits << (scale + 60)).div_ceil(per);

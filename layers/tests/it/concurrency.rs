@@ -168,6 +168,19 @@ async fn who_waits_holds_no_place_in_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_refused_holds_no_place_in_the_inner_service() {
+    let inner = tower::limit::ConcurrencyLimit::new(slow(), 2);
+    let mut service = limit(1).max_waiting(0).build().unwrap().layer(inner.clone());
+    let first = service.ready().await.unwrap().call(Request::new(1));
+    assert_eq!(service.ready().await.unwrap().call(Request::new(2)).await, Err(full()));
+    let began = Instant::now();
+    inner.clone().ready().await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(first.await, Ok(1));
+    drop(service);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_readied_clone_that_is_dropped_takes_no_place() {
     let layer = limit(1).build().unwrap();
     let service = layer.layer(slow());

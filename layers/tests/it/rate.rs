@@ -186,6 +186,16 @@ async fn rl04_who_waits_holds_no_place_in_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rl04_who_was_refused_holds_no_place_in_the_inner_service() {
+    let inner = tower::limit::ConcurrencyLimit::new(answering(), 1);
+    let mut service = hundred().refuse().build().unwrap().layer(inner.clone());
+    assert_eq!(service.ready().await.unwrap().call(Request::new(1)).await, Ok(1));
+    assert!(service.ready().await.unwrap().call(Request::new(2)).await.is_err());
+    assert_eq!(inner.oneshot(Request::new(3)).await, Ok(3));
+    drop(service);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rl05_a_readied_clone_that_is_dropped_burns_no_permit() {
     let layer = hundred().burst(5).build().unwrap();
     let service = layer.layer(answering());
@@ -407,6 +417,36 @@ async fn a_permit_of_a_call_that_was_made_does_not_come_back() {
     }
     drop(call);
     assert_eq!(layer.handle().snapshot().available, 1);
+}
+
+/// On the threads' own time, with some that give up in line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_wait_together_and_nobody_is_left_in_line() {
+    let layer =
+        RateLimitLayer::builder().rate(20_000, SECOND).burst(60).max_wait(SECOND * 60).build().unwrap();
+    let leaf = answering();
+    let (service, began) = (layer.layer(leaf.clone()), Instant::now());
+    let tasks: Vec<_> = (0..64)
+        .map(|task| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                for round in 0..100 {
+                    let mut call = Box::pin(service.clone().oneshot(Request::new(1)));
+                    if (task + round) % 5 == 0 {
+                        let _ = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+                    } else {
+                        call.await.unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        tokio::time::timeout(SECOND * 30, task).await.expect("a wake-up was lost").unwrap();
+    }
+    let earned = began.elapsed().as_secs_f64() * 20_000.0 + 61.0;
+    assert!(f64::from(u32::try_from(leaf.call_count()).unwrap()) <= earned, "more than {earned}");
+    assert_eq!(layer.handle().snapshot().waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]
