@@ -409,6 +409,19 @@ mod tests {
         assert!(gcra.take(1, later).is_err());
     }
 
+    /// The first to come back lowers what the second one knew when it was taken.
+    #[test]
+    fn permits_that_come_back_one_after_the_other_are_not_more_than_were_taken() {
+        let start = Instant::now();
+        let gcra = Gcra::new(rate(10, SECOND, 10), start);
+        let permits = [gcra.take_permit(5, start).unwrap(), gcra.take_permit(5, start).unwrap()];
+        gcra.give_back(&permits[0], start);
+        let later = start + Duration::from_millis(700);
+        assert_eq!(gcra.take(5, later), Ok(()));
+        gcra.give_back(&permits[1], later);
+        assert_eq!(gcra.available(later), 5);
+    }
+
     #[test]
     fn a_new_rate_keeps_what_was_saved_up_and_brings_no_flood() {
         let start = Instant::now();

@@ -161,7 +161,7 @@ async fn who_waits_holds_no_place_in_the_inner_service() {
     let mut waits = Box::pin(service.ready().await.unwrap().call(Request::new(2)));
     assert!(poll_once(waits.as_mut()).is_pending());
     let began = Instant::now();
-    inner.clone().ready().await.unwrap();
+    tokio::time::timeout(MILLISECOND, inner.clone().ready()).await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!((first.await, waits.await), (Ok(1), Ok(2)));
     drop(service);
@@ -174,7 +174,7 @@ async fn who_was_refused_holds_no_place_in_the_inner_service() {
     let first = service.ready().await.unwrap().call(Request::new(1));
     assert_eq!(service.ready().await.unwrap().call(Request::new(2)).await, Err(full()));
     let began = Instant::now();
-    inner.clone().ready().await.unwrap();
+    tokio::time::timeout(MILLISECOND, inner.clone().ready()).await.unwrap().unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(first.await, Ok(1));
     drop(service);
@@ -244,7 +244,8 @@ async fn the_place_of_a_dropped_call_goes_to_the_next_in_line() {
 #[tokio::test(start_paused = true)]
 async fn an_answered_call_gives_its_place_back_while_its_future_is_still_held() {
     let layer = limit(1).build().unwrap();
-    let mut call = Box::pin(layer.layer(slow()).oneshot(Request::new(1)));
+    let mut service = layer.layer(slow());
+    let mut call = Box::pin(service.ready().await.unwrap().call(Request::new(1)));
     (&mut call).await.unwrap();
     assert_eq!(layer.handle().snapshot().in_flight, 0);
     drop(call);

@@ -177,10 +177,9 @@ async fn rl04_who_waits_holds_no_place_in_the_inner_service() {
     let mut waits = pin!(service.ready().await.unwrap().call(Request::new(2)));
     assert!(poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx))).await.is_pending());
     let began = Instant::now();
-    let mut direct = inner.clone();
-    assert_eq!(direct.ready().await.unwrap().call(Request::new(3)).await, Ok(3));
+    let direct = tokio::time::timeout(SECOND, inner.oneshot(Request::new(3))).await;
+    assert_eq!(direct, Ok(Ok(3)));
     assert_eq!(began.elapsed(), Duration::ZERO);
-    drop(direct);
     assert_eq!(waits.await, Ok(2));
     drop(service);
 }
@@ -191,7 +190,8 @@ async fn rl04_who_was_refused_holds_no_place_in_the_inner_service() {
     let mut service = hundred().refuse().build().unwrap().layer(inner.clone());
     assert_eq!(service.ready().await.unwrap().call(Request::new(1)).await, Ok(1));
     assert!(service.ready().await.unwrap().call(Request::new(2)).await.is_err());
-    assert_eq!(inner.oneshot(Request::new(3)).await, Ok(3));
+    let direct = tokio::time::timeout(SECOND, inner.oneshot(Request::new(3))).await;
+    assert_eq!(direct, Ok(Ok(3)));
     drop(service);
 }
 
@@ -227,6 +227,18 @@ async fn rl06_newcomers_do_not_overtake_those_in_line() {
         call.await.unwrap();
     }
     assert_eq!(*order.lock().unwrap(), (0..130).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rl06_a_newcomer_leaves_the_permit_to_a_front_that_has_not_looked_yet() {
+    let service = hundred().build().unwrap().layer(answering());
+    service.clone().oneshot(Request::new(1)).await.unwrap();
+    let mut front = Box::pin(service.clone().oneshot(Request::new(2)));
+    assert!(front.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    advance(MILLISECOND * 10).await;
+    let mut newcomer = Box::pin(service.oneshot(Request::new(3)));
+    assert!(newcomer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!((front.await, newcomer.await), (Ok(2), Ok(3)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -396,10 +408,11 @@ async fn a_permit_that_comes_back_goes_to_the_front_of_the_line() {
     let service = hundred().rate(1, SECOND * 10).build().unwrap().layer(Gated::new(answering(), &gate));
     let mut holder = Box::pin(service.clone().oneshot(Request::new(1)));
     assert!(holder.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    // Before the next one looks, so that it is not woken by that.
+    gate.set(true);
     let next = tokio::spawn(service.oneshot(Request::new(2)));
     tokio::task::yield_now().await;
     let began = Instant::now();
-    gate.set(true);
     drop(holder);
     assert_eq!(next.await.unwrap(), Ok(2));
     assert_eq!(began.elapsed(), Duration::ZERO);
