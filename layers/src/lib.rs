@@ -17,6 +17,8 @@ pub mod request;
 pub mod retry;
 mod sync;
 pub mod telemetry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod timeout;
 mod timer;
 

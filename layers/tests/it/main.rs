@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod axum;
+mod checker;
 mod composition;
 mod contract;
 mod deadline;
-mod leaf;
 mod metrics;
 mod retry;
 mod timeout;
