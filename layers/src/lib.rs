@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod http;
 pub mod keyed;
 mod limit;
+pub mod measure;
 mod readiness;
 mod rejection;
 pub mod request;
@@ -21,6 +22,7 @@ pub mod telemetry;
 pub mod testkit;
 pub mod timeout;
 mod timer;
+pub mod trace;
 
 #[cfg(feature = "http")]
 pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
@@ -33,8 +35,10 @@ pub use self::{
     config::ConfigError,
     deadline::DeadlineLayer,
     limit::{Limit, LimitFn, limit_fn},
+    measure::MetricsLayer,
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
     timeout::TimeoutLayer,
+    trace::TraceLayer,
 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade::{
-    Budget, DeadlineLayer, RetryLayer, TimeoutLayer, box_errors, respond,
+    Budget, DeadlineLayer, MetricsLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors, respond,
     testkit::{Clause, Contract, Gate, Gated, Leaf, Request, Step},
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -20,9 +20,14 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     fn all<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
     fn future<T: Send + 'static>(_: &T) {}
     let stack = ServiceBuilder::new()
+        .layer(MetricsLayer::default())
+        .layer(TraceLayer::call())
         .layer(DeadlineLayer::new(LONG))
         .layer(RetryLayer::default())
+        .layer(TraceLayer::attempt())
         .layer(TimeoutLayer::new(LONG));
+    all(&MetricsLayer::default());
+    all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
     all(&RetryLayer::default());
@@ -58,6 +63,12 @@ keeps_the_contract! {
     a_short_timeout_keeps_the_contract: TimeoutLayer::new(SHORT);
     a_retry_keeps_the_contract: RetryLayer::default();
     boxed_errors_keep_the_contract: box_errors();
+    metrics_keep_the_contract: MetricsLayer::default();
+    labelled_metrics_keep_the_contract: MetricsLayer::builder()
+        .label_by("number", 3, |request: &Request| request.to_string().into())
+        .build()
+        .unwrap();
+    a_span_for_each_call_keeps_the_contract: TraceLayer::call();
     a_whole_stack_keeps_the_contract: ServiceBuilder::new()
         .layer(DeadlineLayer::new(LONG))
         .layer(RetryLayer::default())

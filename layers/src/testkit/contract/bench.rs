@@ -146,6 +146,18 @@ pub(super) async fn finish<T>(future: impl Future<Output = T>, within: Duration)
     .await
 }
 
+/// Runs two futures to their ends.
+pub(super) async fn both(first: impl Future, second: impl Future) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let mut ended = (false, false);
+    poll_fn(|cx| {
+        ended.0 = ended.0 || first.as_mut().poll(cx).is_ready();
+        ended.1 = ended.1 || second.as_mut().poll(cx).is_ready();
+        if ended == (true, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// Polls a future as long as it is woken, on a clock that stands still.
 pub(super) async fn watch<Res>(call: &mut Call<Res>, wakes: &Wakes) -> Watched<Result<Res, BoxError>> {
     const MOST_POLLS: u32 = 32;

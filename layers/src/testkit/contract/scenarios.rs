@@ -7,7 +7,7 @@ use tower::{BoxError, Service};
 
 use super::{
     Clause, Contract, Inner, Violation,
-    bench::{Bench, Stuck, Watched, finish, ready, watch},
+    bench::{Bench, Stuck, Watched, both, finish, ready, watch},
 };
 use crate::{
     Rejection,
@@ -46,12 +46,11 @@ where
                 tokio::time::sleep(SHORT).await;
                 gate.set(true);
             };
-            let _ = finish(async { tokio::join!(waiting, opened) }, LONG).await;
+            let _ = finish(both(waiting, opened), LONG).await;
 
             // There is one place, and two want it.
             let one = self.bench(&Gate::with_places(1), &script[step..]);
-            let both = async { tokio::join!(one.call(1), one.call(2)) };
-            let _ = finish(both, LONG).await;
+            let _ = finish(both(one.call(1), one.call(2)), LONG).await;
 
             let unready = gate.calls_unready() + one.gate.calls_unready();
             if unready > 0 {
