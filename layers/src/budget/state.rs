@@ -1,9 +1,10 @@
 //! The token bucket itself: atomics that are told the time.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use super::BudgetSnapshot;
-use crate::clock::Instant;
+use crate::{
+    clock::Instant,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The bucket counts in millionths of a token, so that small ratios add up without rounding.
 const TOKEN: u64 = 1_000_000;
@@ -35,11 +36,14 @@ impl Tokens {
         }
     }
 
-    pub(super) fn deposit(&self) {
+    /// Whether the balance has changed.
+    pub(super) fn deposit(&self) -> bool {
         // A full bucket, the usual case, is only read: a write would make every thread wait for the others.
-        if self.balance.load(Relaxed) < self.capacity {
+        let room = self.deposit > 0 && self.balance.load(Relaxed) < self.capacity;
+        if room {
             self.add(self.deposit);
         }
+        room
     }
 
     pub(super) fn withdraw(&self, now: Instant) -> bool {
@@ -50,10 +54,18 @@ impl Tokens {
         taken.is_ok()
     }
 
-    pub(super) fn snapshot(&self) -> BudgetSnapshot {
+    pub(super) fn balance(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a balance stays far below 2^52 units")]
-        let balance = self.balance.load(Relaxed) as f64 / TOKEN_F;
-        BudgetSnapshot { balance, granted: self.granted.load(Relaxed), refused: self.refused.load(Relaxed) }
+        let units = self.balance.load(Relaxed) as f64;
+        units / TOKEN_F
+    }
+
+    pub(super) fn snapshot(&self) -> BudgetSnapshot {
+        BudgetSnapshot {
+            balance: self.balance(),
+            granted: self.granted.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+        }
     }
 
     fn add(&self, units: u64) {
@@ -87,7 +99,7 @@ fn to_units(tokens: f64) -> u64 {
     units
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(palisade_loom)))]
 mod tests {
     use std::time::Duration;
 
@@ -192,5 +204,53 @@ mod tests {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, palisade_loom))]
+mod loom_models {
+    use std::time::Duration;
+
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    /// Two threads do the same work, in every order, on a bucket whose burst has been spent.
+    fn race(ratio: f64, reserve: f64, work: fn(&Tokens, Instant), check: fn(BudgetSnapshot)) {
+        let now = Instant::now();
+        loom::model(move || {
+            let tokens = Arc::new(Tokens::new(ratio, reserve, 1, now));
+            assert!(tokens.withdraw(now));
+            let other = Arc::clone(&tokens);
+            let thread = thread::spawn(move || work(&other, now));
+            work(&tokens, now);
+            thread.join().unwrap();
+            check(tokens.snapshot());
+        });
+    }
+
+    #[test]
+    fn loom_two_repeats_never_share_a_token() {
+        let work = |tokens: &Tokens, now| {
+            tokens.deposit();
+            tokens.withdraw(now);
+        };
+        race(0.5, 0.0, work, |end| {
+            assert!(end.granted <= 2, "one token was paid in: {end:?}");
+            assert_eq!(end.granted + end.refused, 3);
+            let paid_in = 2.0 - end.granted as f64;
+            assert!((end.balance - paid_in).abs() < 1e-9, "{end:?}");
+        });
+    }
+
+    #[test]
+    fn loom_the_reserve_of_a_second_is_paid_once() {
+        let work = |tokens: &Tokens, now: Instant| {
+            tokens.withdraw(now + Duration::from_secs(1));
+        };
+        race(0.0, 1.0, work, |end| {
+            assert!(end.granted <= 2, "{end:?}");
+            assert!((end.balance + end.granted as f64 - 2.0).abs() < 1e-9, "{end:?}");
+        });
     }
 }
