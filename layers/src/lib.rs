@@ -7,11 +7,13 @@ pub mod class;
 pub mod clock;
 mod config;
 pub mod deadline;
+pub mod guide;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod keyed;
 mod limit;
 pub mod measure;
+pub mod middleware;
 mod readiness;
 mod rejection;
 pub mod request;

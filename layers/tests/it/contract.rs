@@ -6,8 +6,10 @@ use std::{
 };
 
 use palisade::{
-    Budget, DeadlineLayer, MetricsLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors, respond,
-    testkit::{Clause, Contract, Gate, Gated, Leaf, Request, Step},
+    Budget, DeadlineLayer, MetricsLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    middleware::{Next, from_fn},
+    respond,
+    testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -69,6 +71,7 @@ keeps_the_contract! {
         .build()
         .unwrap();
     a_span_for_each_call_keeps_the_contract: TraceLayer::call();
+    a_function_keeps_the_contract: from_fn(|request: Request, next: Next<_, u32, Error>| next.run(request));
     a_whole_stack_keeps_the_contract: ServiceBuilder::new()
         .layer(DeadlineLayer::new(LONG))
         .layer(RetryLayer::default())

@@ -10,6 +10,7 @@ mod deadline;
 mod hyper;
 mod measure;
 mod metrics;
+mod middleware;
 mod recorded;
 mod retry;
 mod timeout;
