@@ -13,7 +13,7 @@ use crate::{class::Classify, clock::Instant};
 pin_project! {
     /// The future of a [`Metrics`](super::Metrics) service.
     pub struct MetricsFuture<F, C> {
-        // Dropped first: a call is in flight until nothing of it is left.
+        // Dropped first: a call whose caller has gone is in flight until nothing of it is left.
         #[pin]
         inner: F,
         in_flight: InFlight<C>,
@@ -56,7 +56,7 @@ pub(super) struct InFlight<C> {
     // None once it has been counted.
     series: Option<Arc<Series<C>>>,
     since: Instant,
-    // Still set when it is dropped only if the inner service has panicked.
+    // Still set when it is dropped only if the inner service, or the classifier, has panicked.
     inside: bool,
 }
 
@@ -82,7 +82,10 @@ impl<C> InFlight<C> {
         C: Classify<Res, Err>,
     {
         if let Some(series) = &self.series {
+            // The classifier is not ours either.
+            self.inside = true;
             let outcome = series.outcome(result);
+            self.inside = false;
             series.end(outcome, self.since.elapsed());
             self.series = None;
         }

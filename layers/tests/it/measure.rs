@@ -98,6 +98,11 @@ fn a_call_that_panics_is_counted_as_such_wherever_it_panics() {
             std::panic::resume_unwind(Box::new("in `call`"))
         }));
         assert!(tokio::spawn(in_call.oneshot(Request::new(7))).await.is_err());
+        let confused = classify_fn(|_: Result<&u32, &Error>| -> Class {
+            std::panic::resume_unwind(Box::new("the classifier"))
+        });
+        let confused = MetricsLayer::builder().classifier(confused).build().unwrap();
+        assert!(tokio::spawn(confused.layer(Leaf::new([])).oneshot(Request::new(7))).await.is_err());
         // Dropped because its caller panics, which is no fault of the call.
         let hung = metrics.layer(Leaf::new([Step::Hang])).oneshot(Request::new(7));
         let caller = async move {
@@ -107,7 +112,7 @@ fn a_call_that_panics_is_counted_as_such_wherever_it_panics() {
         };
         assert!(tokio::spawn(caller).await.is_err());
     });
-    assert_eq!(ended(&seen, "panicked").0, 2);
+    assert_eq!(ended(&seen, "panicked").0, 3);
     assert_eq!(ended(&seen, "cancelled").0, 1);
     assert_eq!(seen.gauge(IN_FLIGHT, &[]), Some(0.0));
 }
