@@ -9,6 +9,7 @@ pub mod clock;
 pub mod concurrency;
 mod config;
 pub mod deadline;
+pub mod guide;
 pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
@@ -16,6 +17,8 @@ pub mod keyed;
 mod latency;
 mod limit;
 mod line;
+pub mod measure;
+pub mod middleware;
 pub mod rate;
 mod readiness;
 mod rejection;
@@ -23,8 +26,11 @@ pub mod request;
 pub mod retry;
 mod sync;
 pub mod telemetry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod timeout;
 mod timer;
+pub mod trace;
 mod until;
 
 #[cfg(feature = "http")]
@@ -41,10 +47,12 @@ pub use self::{
     deadline::DeadlineLayer,
     hedge::HedgeLayer,
     limit::{Limit, LimitFn, limit_fn},
+    measure::MetricsLayer,
     rate::RateLimitLayer,
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
     timeout::TimeoutLayer,
+    trace::TraceLayer,
     until::{ByDeadline, NoDeadline, Until},
 };

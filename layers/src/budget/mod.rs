@@ -42,6 +42,10 @@ use crate::{ConfigError, clock::Instant, telemetry};
 /// | `burst` | repeats at once, after a time without any | 50 |
 ///
 /// In any stretch of time the repeats are at most `ratio` x requests + `reserve_per_second` x seconds + `burst`.
+///
+/// Metrics: the gauge `palisade_budget_balance{layer}` in repeats, from the first repeat on, and the counter
+/// `palisade_budget_withdrawals_total{layer, outcome}`, where the outcome is `granted` or `refused`. What the reserve
+/// pays in shows at the next withdrawal.
 #[derive(Clone)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -50,6 +54,8 @@ pub struct Budget {
 struct Shared {
     tokens: Tokens,
     balance: telemetry::Gauge,
+    granted: telemetry::Counter,
+    refused: telemetry::Counter,
 }
 
 impl Default for Budget {
@@ -66,23 +72,37 @@ impl Budget {
 
     fn from_builder(builder: &BudgetBuilder) -> Self {
         let tokens = Tokens::new(builder.ratio, builder.reserve_per_second, builder.burst, Instant::now());
+        let withdrawals = |outcome| {
+            telemetry::Counter::new(
+                "palisade_budget_withdrawals_total",
+                builder.name,
+                &[("outcome", outcome)],
+            )
+        };
         Self {
             shared: Arc::new(Shared {
                 tokens,
                 balance: telemetry::Gauge::new("palisade_budget_balance", builder.name),
+                granted: withdrawals("granted"),
+                refused: withdrawals("refused"),
             }),
         }
     }
 
     /// Pays in for one request. Costs one read of memory while the budget is full.
     pub fn deposit(&self) {
-        self.shared.tokens.deposit();
+        // While there is room: after an outage the gauge would show an empty budget until the next repeat.
+        if self.shared.tokens.deposit() {
+            self.shared.balance.set(self.shared.tokens.balance());
+        }
     }
 
     /// Takes a token for one repeat, or says that none is left. Never waits.
     pub fn withdraw(&self) -> bool {
         let granted = self.shared.tokens.withdraw(Instant::now());
-        self.shared.balance.set(self.shared.tokens.snapshot().balance);
+        let counter = if granted { &self.shared.granted } else { &self.shared.refused };
+        counter.increment(1);
+        self.shared.balance.set(self.shared.tokens.balance());
         granted
     }
 
@@ -143,7 +163,7 @@ impl BudgetBuilder {
         self
     }
 
-    /// Sets the label `layer` of its metric `palisade_budget_balance`. Default `budget`.
+    /// Sets the label `layer` of its metrics. Default `budget`.
     pub const fn named(mut self, name: &'static str) -> Self {
         self.name = name;
         self
@@ -185,7 +205,7 @@ impl BudgetBuilder {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(palisade_loom)))]
 mod tests {
     use super::*;
 

@@ -36,11 +36,14 @@ impl Tokens {
         }
     }
 
-    pub(super) fn deposit(&self) {
+    /// Whether the balance has changed.
+    pub(super) fn deposit(&self) -> bool {
         // A full bucket, the usual case, is only read: a write would make every thread wait for the others.
-        if self.balance.load(Relaxed) < self.capacity {
+        let room = self.deposit > 0 && self.balance.load(Relaxed) < self.capacity;
+        if room {
             self.add(self.deposit);
         }
+        room
     }
 
     pub(super) fn withdraw(&self, now: Instant) -> bool {
@@ -56,10 +59,18 @@ impl Tokens {
         self.granted.fetch_sub(1, Relaxed);
     }
 
-    pub(super) fn snapshot(&self) -> BudgetSnapshot {
+    pub(super) fn balance(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a balance stays far below 2^52 units")]
-        let balance = self.balance.load(Relaxed) as f64 / TOKEN_F;
-        BudgetSnapshot { balance, granted: self.granted.load(Relaxed), refused: self.refused.load(Relaxed) }
+        let units = self.balance.load(Relaxed) as f64;
+        units / TOKEN_F
+    }
+
+    pub(super) fn snapshot(&self) -> BudgetSnapshot {
+        BudgetSnapshot {
+            balance: self.balance(),
+            granted: self.granted.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+        }
     }
 
     fn add(&self, units: u64) {
@@ -202,49 +213,49 @@ mod tests {
 }
 
 #[cfg(all(test, palisade_loom))]
-mod models {
+mod loom_models {
     use std::time::Duration;
 
     use loom::{sync::Arc, thread};
 
     use super::*;
 
-    /// Two threads want the one token that there is, while a third part of another is paid in by the clock.
-    #[test]
-    fn loom_a_token_is_granted_once() {
-        loom::model(|| {
-            let start = Instant::now();
-            let tokens = Arc::new(Tokens::new(0.0, 1.0, 1, start));
-            let now = start + Duration::from_millis(300);
-            let withdraw = |tokens: Arc<Tokens>| move || tokens.withdraw(now);
-            let other = thread::spawn(withdraw(Arc::clone(&tokens)));
-            let granted = [withdraw(Arc::clone(&tokens))(), other.join().unwrap()];
-            assert_eq!(granted.iter().filter(|granted| **granted).count(), 1);
-            let snapshot = tokens.snapshot();
-            assert_eq!((snapshot.granted, snapshot.refused), (1, 1));
+    /// Two threads do the same work, in every order, on a bucket whose burst has been spent.
+    fn race(ratio: f64, reserve: f64, work: fn(&Tokens, Instant), check: fn(BudgetSnapshot)) {
+        let now = Instant::now();
+        loom::model(move || {
+            let tokens = Arc::new(Tokens::new(ratio, reserve, 1, now));
+            assert!(tokens.withdraw(now));
+            let other = Arc::clone(&tokens);
+            let thread = thread::spawn(move || work(&other, now));
+            work(&tokens, now);
+            thread.join().unwrap();
+            check(tokens.snapshot());
         });
     }
 
-    /// The reserve of a second is paid once, whoever comes first, and a deposit beside it is not lost.
     #[test]
-    fn loom_the_reserve_is_paid_once_and_no_deposit_is_lost() {
-        loom::model(|| {
-            let start = Instant::now();
-            let tokens = Arc::new(Tokens::new(1.0, 1.0, 10, start));
-            (0..10).for_each(|_| assert!(tokens.withdraw(start)));
-            let later = start + Duration::from_secs(1);
-            let other = {
-                let tokens = Arc::clone(&tokens);
-                thread::spawn(move || {
-                    tokens.deposit();
-                    tokens.withdraw(later)
-                })
-            };
-            let ours = tokens.withdraw(later);
-            let theirs = other.join().unwrap();
-            // Who comes while the other one is just paying in may be refused; the token is there afterwards.
-            let rest = (0..5).filter(|_| tokens.withdraw(later)).count();
-            assert_eq!(usize::from(ours) + usize::from(theirs) + rest, 2, "a second's reserve and a deposit");
+    fn loom_two_repeats_never_share_a_token() {
+        let work = |tokens: &Tokens, now| {
+            tokens.deposit();
+            tokens.withdraw(now);
+        };
+        race(0.5, 0.0, work, |end| {
+            assert!(end.granted <= 2, "one token was paid in: {end:?}");
+            assert_eq!(end.granted + end.refused, 3);
+            let paid_in = 2.0 - end.granted as f64;
+            assert!((end.balance - paid_in).abs() < 1e-9, "{end:?}");
+        });
+    }
+
+    #[test]
+    fn loom_the_reserve_of_a_second_is_paid_once() {
+        let work = |tokens: &Tokens, now: Instant| {
+            tokens.withdraw(now + Duration::from_secs(1));
+        };
+        race(0.0, 1.0, work, |end| {
+            assert!(end.granted <= 2, "{end:?}");
+            assert!((end.balance + end.granted as f64 - 2.0).abs() < 1e-9, "{end:?}");
         });
     }
 }

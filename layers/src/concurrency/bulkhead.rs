@@ -17,7 +17,7 @@ use crate::{
     clock::Instant,
     sync::atomic::{AtomicU32, Ordering::Acquire},
     telemetry::{self, Counter, Gauge},
-    timer::Timer,
+    timer::{Due, Timer},
 };
 
 /// The calls in flight and those who wait. Layers hold one, or one for each key; you will not need to name it.
@@ -206,7 +206,7 @@ impl Turn {
             self.leave();
             return Poll::Ready(Ok(permit));
         }
-        ready!(timer.poll(cx, || give_up.on_tokios_clock(Instant::now())));
+        ready!(timer.poll(cx, || Due::at(*give_up)));
         self.leave();
         Poll::Ready(Err(self.bulkhead.time_out(self.allowed)))
     }

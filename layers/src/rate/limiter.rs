@@ -17,7 +17,7 @@ use crate::{
     clock::Instant,
     line::{Joined, Line},
     telemetry::{Counter, Gauge},
-    timer::Timer,
+    timer::{Due, Timer},
 };
 
 /// A rate limit and those who wait for it. Layers hold one, or one for each key; you will not need to name it.
@@ -288,7 +288,7 @@ impl Turn {
                 timer.set(Timer::unarmed());
             }
             let looks_at = self.looks_at;
-            ready!(timer.as_mut().poll(cx, || looks_at.on_tokios_clock(now)));
+            ready!(timer.as_mut().poll(cx, || Due::at_given(looks_at, now)));
             self.armed = None;
         }
     }

@@ -4,13 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use http::{Method, Request, StatusCode};
+use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
-    DeadlineLayer, Rejection, RetryLayer, TimeoutLayer, TimeoutScope, box_errors, respond, status,
+    DeadlineLayer, MetricsLayer, Rejection, RetryLayer, TimeoutLayer, TimeoutScope, TraceLayer, box_errors,
+    respond, status,
 };
 use tokio::sync::Notify;
 use tower::{
     ServiceBuilder, ServiceExt, buffer::BufferLayer, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer,
 };
+
+use crate::recorded::Recorded;
 
 fn request(path: &str) -> Request<Body> {
     Request::builder().method(Method::GET).uri(path).body(Body::empty()).unwrap()
@@ -72,6 +76,38 @@ async fn towers_load_shedding_is_answered_too() {
     assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
     held.release.notify_one();
     assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+/// What was refused is measured and traced as well, since the layers for that stand outside of what refuses.
+#[tokio::test(start_paused = true)]
+async fn routes_are_measured_and_traced_with_their_refusals() {
+    let recorder = DebuggingRecorder::new();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let metrics = MetricsLayer::builder()
+        .named("http")
+        .label_by("path", 2, |request: &Request<Body>| request.uri().path().into())
+        .build()
+        .unwrap();
+    let app = router(Held::default()).layer(
+        ServiceBuilder::new()
+            .layer(respond())
+            .layer(metrics)
+            .layer(TraceLayer::call().make_span(|request: &Request<Body>| {
+                tracing::info_span!("http", path = request.uri().path(), outcome = tracing::field::Empty)
+            }))
+            .layer(DeadlineLayer::new(Duration::from_secs(2)))
+            .layer(box_errors()),
+    );
+    for path in ["/", "/hangs", "/made-up", "/made-up-too"] {
+        app.clone().oneshot(request(path)).await.unwrap();
+    }
+    let seen = Recorded::at(&recorder);
+    let total = |path, outcome| {
+        seen.count("palisade_requests_total", &[("layer", "http"), ("path", path), ("outcome", outcome)])
+    };
+    assert_eq!((total("/", "success"), total("/hangs", "unreachable"), total("other", "success")), (1, 1, 2));
+    let waited = seen.values("palisade_request_duration_seconds", &[("path", "/hangs")]);
+    assert!(matches!(waited[..], [wait] if (1.99..2.01).contains(&wait)), "{waited:?}");
 }
 
 /// A client stack over `http::Request` with a body that can be sent twice.

@@ -15,7 +15,7 @@ use palisade::{
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use crate::leaf::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step};
+use palisade::testkit::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

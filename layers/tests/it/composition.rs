@@ -5,13 +5,12 @@ use std::time::Duration;
 use palisade::{
     Class, Classified, Classify, DeadlineLayer, Downcast, Rejection, RetryLayer, TimeoutLayer, TimeoutScope,
     box_errors,
+    testkit::{AMBIGUOUS, Error, Gate, Gated, Leaf, Request, Step, idempotent},
 };
 use tower::{
     BoxError, Layer, ServiceBuilder, ServiceExt, buffer::BufferLayer, limit::ConcurrencyLimitLayer,
     load_shed::LoadShedLayer, timeout::TimeoutLayer as TowerTimeoutLayer, util::BoxCloneSyncService,
 };
-
-use crate::leaf::{AMBIGUOUS, Error, Gate, Gated, Leaf, Request, Step, idempotent};
 
 const LIMIT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(60);

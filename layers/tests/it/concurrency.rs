@@ -18,7 +18,7 @@ use palisade::{
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::leaf::{Error, Gate, Gated, Leaf, Request, Step};
+use palisade::testkit::{Error, Gate, Gated, Leaf, Request, Step};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 

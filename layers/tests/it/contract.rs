@@ -1,26 +1,35 @@
 //! What tower asks of every service: readiness, clones, drops, and what the compiler is to know of the types.
 
 use std::{
-    pin::pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use palisade::{Budget, DeadlineLayer, RetryLayer, TimeoutLayer, box_errors};
+use palisade::{
+    Budget, DeadlineLayer, MetricsLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    middleware::{Next, from_fn},
+    respond,
+    testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
+};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use crate::leaf::{AMBIGUOUS, Error, Gate, Gated, Leaf, Request, Step, idempotent};
-
 const LONG: Duration = Duration::from_secs(60);
+/// Ends while the contract's calls are under way.
+const SHORT: Duration = Duration::from_millis(15);
 
 #[test]
 fn services_futures_and_layers_are_send_sync_and_clone() {
     fn all<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
     fn future<T: Send + 'static>(_: &T) {}
     let stack = ServiceBuilder::new()
+        .layer(MetricsLayer::default())
+        .layer(TraceLayer::call())
         .layer(DeadlineLayer::new(LONG))
         .layer(RetryLayer::default())
+        .layer(TraceLayer::attempt())
         .layer(TimeoutLayer::new(LONG));
+    all(&MetricsLayer::default());
+    all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
     all(&RetryLayer::default());
@@ -36,61 +45,51 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     });
 }
 
-/// A clone that is called on the strength of its original's readiness would break what reserves a place in
-/// `poll_ready`; the gate panics at that.
-#[tokio::test(start_paused = true)]
-async fn every_service_is_polled_ready_before_it_is_called() {
-    let script = || Leaf::new([Step::Fail(AMBIGUOUS), Step::AnswerAfter(Duration::from_millis(5))]);
-    let gate = Gate::open();
-    let deadline = DeadlineLayer::new(LONG).layer(Gated::new(script(), &gate));
-    let retry = RetryLayer::default().layer(Gated::new(script(), &gate));
-    let timeout = TimeoutLayer::new(LONG).layer(Gated::new(script(), &gate));
-    let all = ServiceBuilder::new()
+/// A test for each layer: `name: layer;`, made anew for each of the contract's scenarios.
+macro_rules! keeps_the_contract {
+    ($($name:ident: $layer:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                Contract::new(|inner| Layer::layer(&$layer, inner)).check();
+            }
+        )*
+    };
+}
+
+keeps_the_contract! {
+    a_deadline_keeps_the_contract: DeadlineLayer::new(LONG);
+    a_short_deadline_keeps_the_contract: DeadlineLayer::new(SHORT);
+    a_deadline_from_the_request_keeps_the_contract: DeadlineLayer::<Duration>::from_request();
+    a_timeout_keeps_the_contract: TimeoutLayer::new(LONG);
+    a_short_timeout_keeps_the_contract: TimeoutLayer::new(SHORT);
+    a_retry_keeps_the_contract: RetryLayer::default();
+    boxed_errors_keep_the_contract: box_errors();
+    metrics_keep_the_contract: MetricsLayer::default();
+    labelled_metrics_keep_the_contract: MetricsLayer::builder()
+        .label_by("number", 3, |request: &Request| request.to_string().into())
+        .build()
+        .unwrap();
+    a_span_for_each_call_keeps_the_contract: TraceLayer::call();
+    a_function_keeps_the_contract: from_fn(|request: Request, next: Next<_, u32, Error>| next.run(request));
+    a_whole_stack_keeps_the_contract: ServiceBuilder::new()
         .layer(DeadlineLayer::new(LONG))
         .layer(RetryLayer::default())
-        .layer(TimeoutLayer::new(LONG))
-        .service(Gated::new(script(), &gate));
-    called_in_every_way(deadline).await;
-    called_in_every_way(retry).await;
-    called_in_every_way(timeout).await;
-    called_in_every_way(all).await;
+        .layer(TimeoutLayer::new(SHORT));
 }
 
-async fn called_in_every_way<S>(mut service: S)
-where
-    S: Service<Request, Response = u32, Error = Error> + Clone,
-{
-    let _ = service.ready().await.unwrap().call(idempotent(1)).await;
-    // A clone of a service that has been polled ready starts afresh.
-    service.ready().await.unwrap();
-    let mut clone = service.clone();
-    let _ = clone.ready().await.unwrap().call(idempotent(2)).await;
-    let _ = service.call(idempotent(3)).await;
-    let _ = service.oneshot(idempotent(4)).await;
-}
-
-/// A future can be dropped after any number of polls; whatever it held goes with it.
-#[tokio::test(start_paused = true)]
-async fn a_call_can_be_dropped_at_every_point() {
-    let script = [Step::Fail(AMBIGUOUS), Step::AnswerAfter(Duration::from_millis(30)), Step::Hang];
-    for polls in 0..8 {
-        let leaf = Leaf::new(script.clone());
-        let service = ServiceBuilder::new()
-            .layer(DeadlineLayer::new(LONG))
-            .layer(RetryLayer::default())
-            .layer(TimeoutLayer::new(Duration::from_millis(20)))
-            .service(leaf.clone());
-        {
-            let mut call = pin!(service.oneshot(idempotent(7)));
-            for _ in 0..polls {
-                if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-                    break;
-                }
-                tokio::time::advance(Duration::from_millis(10)).await;
-            }
-        }
-        assert_eq!(leaf.in_flight(), 0, "after {polls} polls");
-    }
+#[test]
+fn answered_refusals_keep_the_contract() {
+    let answered = "errors become answers";
+    Contract::over(
+        |inner| ServiceBuilder::new().layer(respond()).service(inner),
+        |number| http::Request::new(number.to_string()),
+        |request: http::Request<String>| http::Response::new(request.into_body()),
+        |number, response| response.body() == &number.to_string(),
+    )
+    .skip(Clause::Errors, answered)
+    .skip(Clause::BrokenInner, answered)
+    .check();
 }
 
 /// A service that queued keeps its place: the very one that was polled moves into the future.

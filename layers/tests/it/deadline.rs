@@ -3,10 +3,9 @@ use std::time::Duration;
 use palisade::{
     Backoff, DeadlineLayer, Envelope, HasDeadline, Instant, Jitter, RetryLayer, TimeoutLayer, TimeoutScope,
     limit_fn,
+    testkit::{AMBIGUOUS, Error, Gate, Gated, Leaf, Request, Step, idempotent},
 };
 use tower::{Layer, ServiceBuilder, ServiceExt};
-
-use crate::leaf::{AMBIGUOUS, Error, Gate, Gated, Leaf, Request, Step, idempotent};
 
 const LIMIT: Duration = Duration::from_millis(200);
 

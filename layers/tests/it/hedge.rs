@@ -10,7 +10,9 @@ use palisade::{Budget, HedgeLayer, RetryLayer, TimeoutLayer, hedge::HedgeBuilder
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use crate::leaf::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent};
+use palisade::testkit::{
+    AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent,
+};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

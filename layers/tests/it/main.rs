@@ -3,13 +3,20 @@
 
 mod axum;
 mod breaker;
+mod budget;
+mod checker;
 mod composition;
 mod concurrency;
 mod contract;
 mod deadline;
 mod hedge;
-mod leaf;
+mod hyper;
+mod measure;
 mod metrics;
+mod middleware;
 mod rate;
+mod recorded;
 mod retry;
 mod timeout;
+mod tonic;
+mod trace;

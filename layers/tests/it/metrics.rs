@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use palisade::{Backoff, DeadlineLayer, RetryLayer, TimeoutLayer};
+use palisade::{
+    Backoff, DeadlineLayer, RetryLayer, TimeoutLayer,
+    testkit::{AMBIGUOUS, CALLER, Leaf, Step, idempotent},
+};
 use tower::{Layer, ServiceBuilder, ServiceExt};
-
-use crate::leaf::{AMBIGUOUS, CALLER, Leaf, Step, idempotent};
 
 /// The handles of a layer that was built before the recorder was installed work all the same.
 #[test]

@@ -18,7 +18,7 @@ use palisade::{
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::leaf::{Error, Gate, Gated, Leaf, Request, Step};
+use palisade::testkit::{Error, Gate, Gated, Leaf, Request, Step};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -2,10 +2,9 @@ use std::time::Duration;
 
 use palisade::{
     Backoff, Budget, Class, Effect, Fault, HasDeadline, Idempotence, Instant, Jitter, RetryLayer,
+    testkit::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent},
 };
 use tower::{Layer, Service, ServiceExt};
-
-use crate::leaf::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent};
 
 const BASE: Duration = Duration::from_millis(100);
 

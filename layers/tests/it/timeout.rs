@@ -1,10 +1,11 @@
 use std::{future::poll_fn, task::Poll, time::Duration};
 
-use palisade::{Rejection, TimeoutLayer, TimeoutScope, limit_fn};
+use palisade::{
+    Rejection, TimeoutLayer, TimeoutScope, limit_fn,
+    testkit::{Error, Gate, Gated, Leaf, Request, Step},
+};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
-
-use crate::leaf::{Error, Gate, Gated, Leaf, Request, Step};
 
 const LIMIT: Duration = Duration::from_millis(100);
 
