@@ -226,7 +226,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some((limiter, permit)) = self.unused.take() {
-            limiter.gcra.give_back(&permit, Instant::now());
+            limiter.gcra.give_back(&permit, Instant::now);
             limiter.line.nudge(|_, _| true);
         }
     }

@@ -220,21 +220,31 @@ impl Gcra {
     /// What was taken long ago has been earned since, and may have been taken a second time while the limiter was full. How much
     /// of it is still owed is known if nobody took anything since, or if the limiter has not been full since; else a lower
     /// bound of it is given back.
-    pub(super) fn give_back(&self, permit: &Permit, now: Instant) {
+    ///
+    /// The time is asked for, because it must not be from before what others took.
+    pub(super) fn give_back(&self, permit: &Permit, clock: impl Fn() -> Instant) {
         let _one = lock(&self.changes);
-        let word = self.word.load(Acquire);
-        if word % SLOTS != permit.slot {
-            // The rate has changed, and what was saved up was counted anew.
-            return;
+        let mut word = self.word.load(Acquire);
+        loop {
+            if word % SLOTS != permit.slot {
+                // The rate has changed, and what was saved up was counted anew.
+                return;
+            }
+            let pace = self.pace(word);
+            // Since it was taken the word has never told less than this, and what is ahead of the clock there is owed.
+            let since = self.given_back.load(Relaxed).wrapping_sub(permit.given_back);
+            let owed = permit.earned_at.saturating_sub(since).saturating_sub(pace.position(clock()));
+            let parts = owed.min(pace.parts(permit.weight));
+            let less = word - (parts << SLOT_BITS);
+            match self.word.compare_exchange_weak(word, less, AcqRel, Acquire) {
+                Ok(_) => {
+                    // After the word, so that who sees this sees the word that it is about.
+                    self.given_back.fetch_add(parts, AcqRel);
+                    return;
+                }
+                Err(current) => word = current,
+            }
         }
-        let pace = self.pace(word);
-        // Since it was taken the word has never told less than this, and what is ahead of the clock there is owed.
-        let since = self.given_back.load(Relaxed).wrapping_sub(permit.given_back);
-        let owed = permit.earned_at.saturating_sub(since).saturating_sub(pace.position(now));
-        let parts = owed.min(pace.parts(permit.weight));
-        // Others can only have added, and the slot stays while the lock is held.
-        self.word.fetch_sub(parts << SLOT_BITS, AcqRel);
-        self.given_back.fetch_add(parts, AcqRel);
     }
 
     /// Changes the rate. What was saved up stays, up to the new burst.
@@ -392,7 +402,7 @@ mod tests {
         let permits: Vec<_> = (0..4).map(|_| gcra.take_permit(1, start).unwrap()).collect();
         assert_eq!(gcra.available(start), 0);
         for permit in &permits {
-            gcra.give_back(permit, start);
+            gcra.give_back(permit, || start);
         }
         assert_eq!(gcra.available(start), 4);
     }
@@ -405,7 +415,7 @@ mod tests {
         let permit = gcra.take_permit(2, start).unwrap();
         let later = start + SECOND;
         assert_eq!(gcra.take(2, later), Ok(()));
-        gcra.give_back(&permit, later);
+        gcra.give_back(&permit, || later);
         assert!(gcra.take(1, later).is_err());
     }
 
@@ -415,10 +425,10 @@ mod tests {
         let start = Instant::now();
         let gcra = Gcra::new(rate(10, SECOND, 10), start);
         let permits = [gcra.take_permit(5, start).unwrap(), gcra.take_permit(5, start).unwrap()];
-        gcra.give_back(&permits[0], start);
+        gcra.give_back(&permits[0], || start);
         let later = start + Duration::from_millis(700);
         assert_eq!(gcra.take(5, later), Ok(()));
-        gcra.give_back(&permits[1], later);
+        gcra.give_back(&permits[1], || later);
         assert_eq!(gcra.available(later), 5);
     }
 
@@ -536,7 +546,7 @@ mod tests {
                     0 => used.extend(gcra.take(weight, now).ok().map(|()| (nanos, weight))),
                     1 => held.extend(gcra.take_permit(weight, now).ok()),
                     _ if held.is_empty() => {}
-                    _ => gcra.give_back(&held.swap_remove(choice.index(held.len())), now),
+                    _ => gcra.give_back(&held.swap_remove(choice.index(held.len())), || now),
                 }
                 prop_assert!(gcra.available(now) <= rate.burst);
             }
@@ -558,7 +568,7 @@ mod tests {
             }
             let now = start + Duration::from_nanos(nanos);
             for permit in &held {
-                gcra.give_back(permit, now);
+                gcra.give_back(permit, || now);
             }
             prop_assert_eq!(gcra.available(now), rate.burst);
         }
@@ -620,11 +630,38 @@ mod models {
                 if number == 0 {
                     return 2;
                 }
-                gcra.give_back(&permit, now);
+                gcra.give_back(&permit, || now);
                 0
             },
             |gcra, used, now| assert!(gcra.available(now) <= RATE.burst - used),
         );
+    }
+
+    /// While one comes back, another is taken; then time passes, and that one comes back too.
+    #[test]
+    fn loom_a_permit_that_comes_back_meanwhile_is_not_counted_twice() {
+        loom::model(|| {
+            let rate = Rate { permits: 10, per: Duration::from_secs(1), burst: 4 };
+            let start = Instant::now();
+            let later = start + Duration::from_millis(300);
+            let gcra = Arc::new(Gcra::new(rate, start));
+            let time_passed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let first = gcra.take_permit(2, start).unwrap();
+            let other = {
+                let (gcra, time_passed) = (Arc::clone(&gcra), Arc::clone(&time_passed));
+                thread::spawn(move || {
+                    let now =
+                        || if time_passed.load(std::sync::atomic::Ordering::SeqCst) { later } else { start };
+                    gcra.give_back(&first, now);
+                })
+            };
+            let second = gcra.take_permit(2, start).unwrap();
+            time_passed.store(true, std::sync::atomic::Ordering::SeqCst);
+            let used = if gcra.take(2, later).is_ok() { 2 } else { 0 };
+            gcra.give_back(&second, || later);
+            other.join().unwrap();
+            assert!(used + gcra.available(later) <= rate.burst);
+        });
     }
 
     #[test]
