@@ -3,15 +3,16 @@
 use std::{future::Ready, pin::pin, sync::Arc, time::Duration};
 
 use palisade::{
-    Backoff, CircuitBreakerLayer, DeadlineLayer, HedgeLayer, Rejection, RetryLayer, TimeoutLayer,
-    breaker::Mode,
+    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
+    RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TraceLayer, breaker::Mode,
 };
-use tower::{BoxError, Layer, Service, retry::Policy};
-use tower_resilience::{circuitbreaker, hedge, retry, timelimiter};
+use tower::{BoxError, Layer, Service, ServiceBuilder, retry::Policy};
+use tower_resilience::{bulkhead, circuitbreaker, hedge, ratelimiter, retry, timelimiter};
 
 use crate::{
     harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request, call, refused},
+    stacks::{MANY, PLACES},
 };
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -117,11 +118,54 @@ pub(crate) fn run(bars: &mut Bars) {
         1.0 / 3.0
     );
     open_breaker(bars);
+    limits_and_watches(bars);
 
     let theirs = hedge::HedgeLayer::builder().delay(Duration::from_millis(100)).build();
     beside!(bars, "hedge", HedgeLayer::default(), "tower_resilience", theirs, 1.0, 1.0);
     let fixed = HedgeLayer::builder().fixed_delay(Duration::from_millis(100)).build().expect("a layer");
     beside!(bars, "hedge_armed", fixed, "tower_resilience", theirs, 1.0, 1.0);
+}
+
+/// The layers that limit, and those that watch.
+fn limits_and_watches(bars: &mut Bars) {
+    let rate = RateLimitLayer::per_second(MANY);
+    let towers = tower::limit::RateLimitLayer::new(MANY.get().into(), Duration::from_secs(1));
+    beside!(bars, "rate", rate, "tower", towers, 1.0, 1.0);
+    let theirs = ratelimiter::RateLimiterLayer::builder()
+        .limit_for_period(1_000_000_000)
+        .refresh_period(Duration::from_secs(1))
+        .build()
+        .expect("a layer");
+    beside!(bars, "rate", rate, "tower_resilience", theirs, 1.0, 1.0);
+
+    let places = ConcurrencyLimitLayer::new(PLACES);
+    let towers = tower::limit::ConcurrencyLimitLayer::new(1_000);
+    beside!(bars, "concurrency", places, "tower", towers, 1.0, 1.0);
+    let theirs = bulkhead::BulkheadLayer::builder().max_concurrent_calls(1_000).build().expect("a layer");
+    beside!(bars, "concurrency", places, "tower_resilience", theirs, 1.0, 1.0);
+
+    // No peer has them: beside the least that a service which is to be watched would do, to read the clock twice.
+    let (metrics, spans) = (MetricsLayer::default(), TraceLayer::call());
+    let clocks = || ServiceBuilder::new().map_future(timed).service(ReadyLeaf);
+    compare(bars, "metrics_ready", "two_clock_reads", 1.0, metrics.layer(ReadyLeaf), clocks());
+    compare(bars, "disabled_span_ready", "two_clock_reads", 1.0, spans.layer(ReadyLeaf), clocks());
+    let clocks = || ServiceBuilder::new().map_future(timed).service(PendingOnceLeaf);
+    compare(bars, "metrics_pending_once", "two_clock_reads", 1.0, metrics.layer(PendingOnceLeaf), clocks());
+    compare(
+        bars,
+        "disabled_span_pending_once",
+        "two_clock_reads",
+        1.0,
+        spans.layer(PendingOnceLeaf),
+        clocks(),
+    );
+}
+
+async fn timed<F: Future>(future: F) -> F::Output {
+    let began = std::time::Instant::now();
+    let output = future.await;
+    std::hint::black_box(began.elapsed());
+    output
 }
 
 /// The refusal of an open circuit, in nanoseconds.

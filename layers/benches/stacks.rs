@@ -1,6 +1,11 @@
 //! A stack of eight layers, beside stacks of the peers that do less.
 
-use palisade::{Budget, CircuitBreakerLayer, DeadlineLayer, HedgeLayer, RetryLayer, TimeoutLayer};
+use std::num::NonZeroU32;
+
+use palisade::{
+    Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
+    RateLimitLayer, RetryLayer, TimeoutLayer,
+};
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_resilience::{bulkhead, circuitbreaker, ratelimiter, retry, timelimiter};
 
@@ -9,6 +14,10 @@ use crate::{
     leaf::{PendingOnceLeaf, ReadyLeaf, Request},
     singles::{LIMIT, TowerPolicy, compare},
 };
+
+/// Limits that are there and never reached.
+pub(crate) const MANY: NonZeroU32 = NonZeroU32::new(1_000_000_000).expect("a number above zero");
+pub(crate) const PLACES: NonZeroU32 = NonZeroU32::new(1_000).expect("a number above zero");
 
 /// Deadline, metrics, rate limit, concurrency limit, retry, hedge, breaker, timeout.
 pub(crate) fn eight<L>(
@@ -21,6 +30,9 @@ where
     let budget = Budget::default();
     ServiceBuilder::new()
         .layer(DeadlineLayer::new(LIMIT))
+        .layer(MetricsLayer::default())
+        .layer(RateLimitLayer::per_second(MANY))
+        .layer(ConcurrencyLimitLayer::new(PLACES))
         .layer(RetryLayer::builder().budget(budget.clone()).build().expect("a layer"))
         .layer(HedgeLayer::builder().budget(budget).build().expect("a layer"))
         .layer(CircuitBreakerLayer::default())

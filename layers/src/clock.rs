@@ -169,6 +169,15 @@ static REAL: LazyLock<Real> = LazyLock::new(|| {
     Real { clock, first }
 });
 
+/// Whether the time is tokio's own, which a test can pause.
+#[inline]
+pub(crate) fn is_tokios() -> bool {
+    #[cfg(feature = "test-util")]
+    return tokio_time::followed();
+    #[cfg(not(feature = "test-util"))]
+    false
+}
+
 #[cfg(feature = "test-util")]
 pub use tokio_time::use_real_time;
 

@@ -24,6 +24,7 @@ mod readiness;
 mod rejection;
 pub mod request;
 pub mod retry;
+mod sleep;
 mod sync;
 pub mod telemetry;
 #[cfg(feature = "testkit")]

@@ -11,36 +11,21 @@
 
 use std::{
     cell::Cell,
-    pin::{Pin, pin},
     ptr,
-    sync::LazyLock,
     task::{Context, Poll, RawWakerVTable, Waker},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
-use tokio::{
-    task::coop::{has_budget_remaining, unconstrained},
-    time::{self, Sleep, sleep_until},
-};
+use crate::{clock::Instant, sleep::Sleep};
 
-use crate::clock::Instant;
-
-pin_project! {
-    #[project = TimerProj]
-    /// Costs nothing until it is first polled; then it is armed, or leaves its waking to a timer further out.
-    ///
-    /// It is exempt from tokio's cooperative budget: a future that uses up the budget at each poll could
-    /// otherwise keep its own time limit from ever firing.
-    pub(crate) struct Timer {
-        #[pin]
-        sleep: Option<Sleep>,
-        // What the sleep was set to.
-        armed_for: Option<Instant>,
-        due: Option<Instant>,
-        // When the first of the timers further in is due.
-        inside: Option<Instant>,
-    }
+/// Costs nothing until it is first polled; then it is armed, or leaves its waking to a timer further out.
+pub(crate) struct Timer {
+    sleep: Option<Sleep>,
+    // What the sleep was set to.
+    armed_for: Option<Instant>,
+    due: Option<Instant>,
+    // When the first of the timers further in is due.
+    inside: Option<Instant>,
 }
 
 /// When a timer is due, beside a recent reading of the clock.
@@ -109,11 +94,6 @@ fn leave_to_outer(waker: &Waker, at: Instant) -> bool {
     same
 }
 
-#[inline]
-fn has_outer(waker: &Waker) -> bool {
-    ALARM.get().wakes(waker)
-}
-
 /// Puts the alarm further out back in its place, also when the poll further in panics.
 struct Restore(Alarm);
 
@@ -123,9 +103,6 @@ impl Drop for Restore {
         ALARM.set(self.0);
     }
 }
-
-/// What a sleep is made for until it is known when it is due.
-static LATER: LazyLock<time::Instant> = LazyLock::new(|| time::Instant::now() + Duration::from_secs(86_400));
 
 impl Timer {
     #[inline]
@@ -137,89 +114,72 @@ impl Timer {
     /// this if the answer is pending.
     #[inline]
     pub(crate) fn inside<T>(
-        self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let restore = Restore(ALARM.replace(Alarm::of(cx.waker())));
         let polled = poll(cx);
-        *self.project().inside = ALARM.get().earliest;
+        self.inside = ALARM.get().earliest;
         drop(restore);
         polled
     }
 
     /// Ready at the moment that `due` tells at the first poll, beside a recent reading of the clock.
     #[inline]
-    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, due: impl FnOnce() -> Due) -> Poll<()> {
-        let mut this = self.project();
-        if let Some(due) = *this.due {
-            let now = Instant::now();
-            return if due <= now { Poll::Ready(()) } else { wait(this, cx, due, now) };
-        }
-        if has_outer(cx.waker()) {
-            let Due { at: due, now } = due();
-            *this.due = Some(due);
-            return if due <= now { Poll::Ready(()) } else { wait(this, cx, due, now) };
-        }
-        // A value that is moved right after it was written makes the processor wait until all of it has been stored,
-        // for longer than it takes to learn when the timer is due. So the sleep is made first, and moved after.
-        let sleep = sleep_until(*LATER);
-        let Due { at: due, now } = due();
-        *this.due = Some(due);
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: impl FnOnce() -> Due) -> Poll<()> {
+        let (due, now) = if let Some(due) = self.due {
+            (due, Instant::now())
+        } else {
+            let Due { at, now } = due();
+            self.due = Some(at);
+            (at, now)
+        };
         if due <= now {
             return Poll::Ready(());
         }
-        this.sleep.set(Some(sleep));
-        wait(this, cx, due, now)
+        let wake_at = self.inside.take().map_or(due, |inside| inside.min(due));
+        if !leave_to_outer(cx.waker(), wake_at) {
+            self.arm(cx, wake_at, now);
+        }
+        Poll::Pending
     }
-}
 
-/// Sees to it that the task is woken when this timer is due, or one further in.
-#[inline]
-fn wait(mut this: TimerProj<'_>, cx: &mut Context<'_>, due: Instant, now: Instant) -> Poll<()> {
-    let wake_at = this.inside.take().map_or(due, |inside| inside.min(due));
-    if leave_to_outer(cx.waker(), wake_at) {
-        return Poll::Pending;
-    }
-    if this.sleep.is_none() {
-        this.sleep.set(Some(sleep_until(*LATER)));
-    }
-    let Some(mut sleep) = this.sleep.as_pin_mut() else {
-        return Poll::Pending;
-    };
-    if *this.armed_for != Some(wake_at) {
-        *this.armed_for = Some(wake_at);
-        set(sleep.as_mut(), wake_at, now);
-    }
-    if poll_sleep(sleep.as_mut(), cx).is_ready() {
-        // It has fired, and yet the moment has not come by the clock that is read here, which may differ a little.
-        set(sleep.as_mut(), wake_at, Instant::now());
-        if poll_sleep(sleep, cx).is_ready() {
-            cx.waker().wake_by_ref();
+    /// Sees to it that the task is woken at `wake_at`.
+    #[inline]
+    fn arm(&mut self, cx: &mut Context<'_>, wake_at: Instant, now: Instant) {
+        let on_tokios_clock = |now| wake_at.on_tokios_clock(now).unwrap_or_else(tokio::time::Instant::now);
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                if self.armed_for != Some(wake_at) {
+                    sleep.reset(on_tokios_clock(now));
+                }
+                sleep
+            }
+            None => self.sleep.insert(Sleep::until(on_tokios_clock(now))),
+        };
+        self.armed_for = Some(wake_at);
+        if sleep.poll(cx).is_ready() {
+            // It has fired, and yet the moment has not come by the clock that is read here, which may differ a little.
+            sleep.reset(on_tokios_clock(Instant::now()));
+            if sleep.poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
         }
     }
-    Poll::Pending
-}
-
-#[inline]
-fn set(sleep: Pin<&mut Sleep>, wake_at: Instant, now: Instant) {
-    sleep.reset(wake_at.on_tokios_clock(now).unwrap_or_else(time::Instant::now));
-}
-
-#[inline]
-fn poll_sleep(sleep: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-    if has_budget_remaining() { sleep.poll(cx) } else { pin!(unconstrained(sleep)).poll(cx) }
 }
 
 #[cfg(all(test, not(palisade_loom)))]
 mod tests {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind},
+        pin::Pin,
         sync::{Arc, Mutex},
         task::Wake,
     };
 
-    use tokio::time::{advance, timeout};
+    use pin_project_lite::pin_project;
+    use tokio::time::{self, advance, timeout};
 
     use super::*;
     use crate::sync::lock;
@@ -233,7 +193,6 @@ mod tests {
         struct Limited<F> {
             #[pin]
             inner: F,
-            #[pin]
             timer: Timer,
             limit: Duration,
         }
@@ -243,8 +202,8 @@ mod tests {
         type Output = u64;
 
         fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
-            let mut this = self.project();
-            if let Poll::Ready(limit) = this.timer.as_mut().inside(cx, |cx| this.inner.poll(cx)) {
+            let this = self.project();
+            if let Poll::Ready(limit) = this.timer.inside(cx, |cx| this.inner.poll(cx)) {
                 return Poll::Ready(limit);
             }
             let limit = *this.limit;
@@ -409,10 +368,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_moment_that_has_passed_is_ready_at_once() {
-        let mut timer = pin!(Timer::unarmed());
+        let mut timer = Timer::unarmed();
         advance(ms(10)).await;
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(timer.as_mut().poll(&mut cx, || Due::at(Instant::now() - ms(1))).is_ready());
+        assert!(timer.poll(&mut cx, || Due::at(Instant::now() - ms(1))).is_ready());
         assert!(timer.poll(&mut cx, || unreachable!("it is known")).is_ready());
     }
 

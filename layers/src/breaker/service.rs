@@ -51,7 +51,10 @@ where
             Ok(watched) => {
                 BreakerFuture::admitted(self.inner.call(request), watched, self.classifier.clone())
             }
-            Err(retry_after) => BreakerFuture::refused(retry_after, self.classifier.clone()),
+            Err(retry_after) => {
+                self.inner.give_up_place();
+                BreakerFuture::refused(retry_after, self.classifier.clone())
+            }
         }
     }
 }

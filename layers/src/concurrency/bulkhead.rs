@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -185,7 +184,7 @@ impl Turn {
     /// Waits for a place. The timer is this call's own.
     pub(super) fn poll(
         &mut self,
-        timer: Pin<&mut Timer>,
+        timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit, Rejection>> {
         let Self { bulkhead, give_up, .. } = self;

@@ -28,7 +28,7 @@ pin_project! {
     #[project = StageProj]
     enum Stage {
         Calling { permit: Option<Permit> },
-        Waiting { turn: Turn, #[pin] timer: Timer },
+        Waiting { turn: Turn, timer: Timer },
         Refused { rejection: Option<Rejection> },
     }
 }

@@ -24,7 +24,6 @@ pin_project! {
     {
         #[pin]
         call: ReadyCall<S, Req>,
-        #[pin]
         timer: Timer,
         bound: Option<Bound>,
         name: &'static str,
@@ -74,7 +73,7 @@ where
         let Some(Bound { deadline, allowed }) = *this.bound else {
             return this.call.poll(cx);
         };
-        if let Poll::Ready(outcome) = this.timer.as_mut().inside(cx, |cx| this.call.as_mut().poll(cx)) {
+        if let Poll::Ready(outcome) = this.timer.inside(cx, |cx| this.call.as_mut().poll(cx)) {
             return Poll::Ready(outcome);
         }
         ready!(this.timer.poll(cx, || Due::at_given(deadline, deadline - allowed)));

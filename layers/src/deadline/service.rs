@@ -48,6 +48,7 @@ where
         let deadline = request.deadline().unwrap_or(now);
         let allowed = deadline.saturating_duration_since(now);
         if allowed.is_zero() {
+            self.inner.give_up_place();
             return DeadlineFuture::refused(self.name);
         }
         request.deadline_is_enforced();

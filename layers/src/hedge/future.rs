@@ -45,7 +45,7 @@ pin_project! {
 pin_project! {
     #[project = SecondProj]
     enum Second<S, F, Req> {
-        Waiting { #[pin] timer: Timer, delay: Duration, spare: Option<Req> },
+        Waiting { timer: Timer, delay: Duration, spare: Option<Req> },
         Readying { service: S, request: Option<Req> },
         Calling { #[pin] future: F },
         // There will be none, or it has ended.

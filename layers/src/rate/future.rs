@@ -29,7 +29,7 @@ pin_project! {
         // Before the inner service is called, with what comes back if it never is.
         Readying { held: Held },
         Calling,
-        Waiting { turn: Turn, #[pin] timer: Timer },
+        Waiting { turn: Turn, timer: Timer },
         Refused { rejection: Option<Rejection> },
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -247,11 +246,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Waits for the permits. The timer is this call's own.
-    pub(super) fn poll(
-        &mut self,
-        mut timer: Pin<&mut Timer>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Held, Rejection>> {
+    pub(super) fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Held, Rejection>> {
         loop {
             let now = Instant::now();
             self.limiter.follow(now);
@@ -285,10 +280,10 @@ impl Turn {
             }
             if self.armed != Some(self.looks_at) {
                 self.armed = Some(self.looks_at);
-                timer.set(Timer::unarmed());
+                *timer = Timer::unarmed();
             }
             let looks_at = self.looks_at;
-            ready!(timer.as_mut().poll(cx, || Due::at_given(looks_at, now)));
+            ready!(timer.poll(cx, || Due::at_given(looks_at, now)));
             self.armed = None;
         }
     }

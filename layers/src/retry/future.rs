@@ -38,7 +38,7 @@ pin_project! {
     #[project = StateProj]
     enum State<S, F, Req> {
         Calling { #[pin] future: F },
-        BackingOff { #[pin] timer: Timer, wait: Duration, request: Option<Req> },
+        BackingOff { timer: Timer, wait: Duration, request: Option<Req> },
         Readying { service: S, request: Option<Req> },
     }
 }

@@ -23,7 +23,6 @@ pin_project! {
     {
         #[pin]
         call: ReadyCall<S, Req>,
-        #[pin]
         timer: Timer,
         limit: Duration,
         name: &'static str,
@@ -49,7 +48,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Poll::Ready(outcome) = this.timer.as_mut().inside(cx, |cx| this.call.as_mut().poll(cx)) {
+        if let Poll::Ready(outcome) = this.timer.inside(cx, |cx| this.call.as_mut().poll(cx)) {
             return Poll::Ready(outcome);
         }
         let limit = *this.limit;
