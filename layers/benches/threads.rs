@@ -9,14 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade::CircuitBreakerLayer;
-use tower::{Layer, Service, limit::ConcurrencyLimitLayer};
+use palisade::{
+    CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer,
+    RetryLayer, TimeoutLayer,
+};
+use tower::{Layer, Service};
 use tower_resilience::circuitbreaker;
 
 use crate::{
     harness::{Bars, is_quick, is_wanted, median},
     leaf::{ReadyLeaf, Request, call},
-    stacks,
+    singles::LIMIT,
+    stacks::{self, MANY, PLACES},
 };
 
 /// Calls per second of `threads` threads together, each with a clone of its own.
@@ -64,12 +68,41 @@ fn in_turns<const N: usize>(measure: [&dyn Fn(Duration) -> f64; N]) -> [f64; N] 
     figures.map(median)
 }
 
+/// Where two threads meet: how each layer fares by itself.
+fn each_layer() {
+    macro_rules! one_and_two {
+        ($($name:literal: $layer:expr;)*) => {
+            $(
+                let service = $layer.layer(ReadyLeaf);
+                let [one, two] =
+                    in_turns([&|time| throughput(&service, 1, time), &|time| throughput(&service, 2, time)]);
+                println!("{}: one thread {:.1}, two threads {:.1} million calls/s", $name, one / 1e6, two / 1e6);
+            )*
+        };
+    }
+    one_and_two! {
+        "deadline": DeadlineLayer::new(LIMIT);
+        "metrics": MetricsLayer::default();
+        "rate": RateLimitLayer::per_second(MANY);
+        "concurrency": ConcurrencyLimitLayer::new(PLACES);
+        "tower's concurrency": tower::limit::ConcurrencyLimitLayer::new(1_000);
+        "retry": RetryLayer::default();
+        "hedge": HedgeLayer::default();
+        "breaker": CircuitBreakerLayer::default();
+        "timeout": TimeoutLayer::new(LIMIT);
+    }
+}
+
 pub(crate) fn run(bars: &mut Bars) {
+    // Only if it is asked for by this name.
+    if std::env::args().any(|argument| argument == "each_on_two_threads") {
+        each_layer();
+    }
     if !is_wanted("two_threads") {
         return;
     }
     let breaker = CircuitBreakerLayer::default().layer(ReadyLeaf);
-    let tower = ConcurrencyLimitLayer::new(1_000).layer(ReadyLeaf);
+    let tower = tower::limit::ConcurrencyLimitLayer::new(1_000).layer(ReadyLeaf);
     let theirs =
         circuitbreaker::CircuitBreakerLayer::builder().build().expect("its defaults").layer(ReadyLeaf);
     let stack = stacks::eight(ReadyLeaf);

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use crate::{
     clock::Instant,
     sync::{
@@ -32,7 +34,8 @@ const BUCKETS: usize = 1 + 16 * OCTAVES as usize;
 
 pub(crate) struct Latencies {
     percentile: f64,
-    slices: [[AtomicU32; BUCKETS]; SLICES],
+    // Each call writes here, and reads what stands below: apart, so that the reads do not wait for the writes.
+    slices: CachePadded<[[AtomicU32; BUCKETS]; SLICES]>,
     // The slice that is written to.
     current: AtomicUsize,
     refresh_at: AtomicU64,
@@ -47,7 +50,7 @@ impl Latencies {
     pub(crate) fn new(percentile: f64, now: Instant) -> Self {
         Self {
             percentile,
-            slices: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU32::new(0))),
+            slices: CachePadded::new(std::array::from_fn(|_| std::array::from_fn(|_| AtomicU32::new(0)))),
             current: AtomicUsize::new(0),
             refresh_at: AtomicU64::new((now + REFRESH).as_nanos()),
             estimate: AtomicU64::new(0),

@@ -22,7 +22,6 @@ use crate::{
 /// The calls in flight and those who wait. Layers hold one, or one for each key; you will not need to name it.
 pub struct Bulkhead {
     places: Places,
-    admitted: AtomicU64,
     refused: AtomicU64,
     shared: Arc<Shared>,
 }
@@ -68,7 +67,6 @@ impl Bulkhead {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             places: Places::new(Arc::clone(&shared.limit)),
-            admitted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             shared: Arc::clone(shared),
         }
@@ -100,7 +98,6 @@ impl Bulkhead {
 
     #[inline]
     fn permit(self: &Arc<Self>) -> Permit {
-        self.admitted.fetch_add(1, Relaxed);
         Permit(Arc::clone(self))
     }
 
@@ -129,7 +126,6 @@ impl Bulkhead {
             limit: self.shared.limit.load(Acquire),
             in_flight: self.places.in_flight(),
             waiting: self.places.waiting(),
-            admitted: self.admitted.load(Relaxed),
             refused: self.refused.load(Relaxed),
         }
     }
@@ -154,8 +150,6 @@ pub struct ConcurrencyLimitSnapshot {
     pub in_flight: u32,
     /// Calls that wait for a place.
     pub waiting: u32,
-    /// Calls that were given a place.
-    pub admitted: u64,
     /// Calls that were refused, at once or after a wait that ran out.
     pub refused: u64,
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_utils::CachePadded;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -53,7 +54,8 @@ pin_project! {
     }
 }
 
-/// What a call needs to send its request again.
+/// What a call needs to send its request again. Padded where it is shared, so that the calls, which count themselves in
+/// and out, do not hold up those that read it.
 pub(super) struct Kept<S, C> {
     pub(super) spare: Spare<S>,
     pub(super) shared: Arc<Shared>,
@@ -62,7 +64,7 @@ pub(super) struct Kept<S, C> {
 
 /// Sees to it that every call is measured and every second attempt counted, dropped ones included.
 struct Watch<S, C> {
-    kept: Arc<Kept<S, C>>,
+    kept: Arc<CachePadded<Kept<S, C>>>,
     began: Instant,
     hedged: bool,
     ended: bool,
@@ -93,7 +95,7 @@ where
     pub(super) fn new(
         first: S::Future,
         second: Option<(Req, Duration)>,
-        kept: Arc<Kept<S, C>>,
+        kept: Arc<CachePadded<Kept<S, C>>>,
         began: Instant,
     ) -> Self {
         Self {

@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use crossbeam_utils::CachePadded;
 use tower::Service;
 
 use super::{HedgeFuture, future::Kept, state::Shared};
@@ -17,13 +18,13 @@ use crate::{
 /// A service that sends late requests a second time. See the [module](super) for more.
 pub struct Hedge<S, C> {
     inner: S,
-    kept: Arc<Kept<S, C>>,
+    kept: Arc<CachePadded<Kept<S, C>>>,
 }
 
 impl<S: Clone, C> Hedge<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared>, classifier: C) -> Self {
         let spare = Spare::of(&inner);
-        Self { inner, kept: Arc::new(Kept { spare, shared, classifier }) }
+        Self { inner, kept: Arc::new(CachePadded::new(Kept { spare, shared, classifier })) }
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_utils::CachePadded;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -43,7 +44,8 @@ pin_project! {
     }
 }
 
-/// What a service keeps for the repeats of all its calls.
+/// What a service keeps for the repeats of all its calls. Padded where it is shared, so that the calls, which count
+/// themselves in and out, do not hold up those that read it.
 pub(super) struct Kept<S, C> {
     pub(super) service: Spare<S>,
     pub(super) shared: Arc<Shared<C>>,
@@ -51,7 +53,7 @@ pub(super) struct Kept<S, C> {
 
 /// What a call keeps for its repeats.
 struct Retries<S, C, Req> {
-    kept: Arc<Kept<S, C>>,
+    kept: Arc<CachePadded<Kept<S, C>>>,
     // A copy of the request, from which each repeat is made.
     spare: Req,
     attempt: u32,
@@ -66,7 +68,7 @@ where
         Self { state: State::Calling { future }, retries: None }
     }
 
-    pub(super) const fn new(future: S::Future, spare: Req, kept: Arc<Kept<S, C>>) -> Self {
+    pub(super) const fn new(future: S::Future, spare: Req, kept: Arc<CachePadded<Kept<S, C>>>) -> Self {
         Self {
             state: State::Calling { future },
             retries: Some(Retries { kept, spare, attempt: 1, wait: Duration::ZERO }),

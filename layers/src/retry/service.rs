@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use crossbeam_utils::CachePadded;
 use tower::Service;
 
 use super::{RetryFuture, future::Kept, layer::Shared};
@@ -16,13 +17,13 @@ use crate::{
 /// A service that sends requests again. See the [module](super) for more.
 pub struct Retry<S, C> {
     inner: S,
-    kept: Arc<Kept<S, C>>,
+    kept: Arc<CachePadded<Kept<S, C>>>,
 }
 
 impl<S: Clone, C> Retry<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
         let service = Spare::of(&inner);
-        Self { inner, kept: Arc::new(Kept { service, shared }) }
+        Self { inner, kept: Arc::new(CachePadded::new(Kept { service, shared })) }
     }
 }
 
