@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use crossbeam_utils::CachePadded;
+
 use super::state::{Gcra, Permit, Rate, Short};
 use crate::{
     Rejection,
@@ -25,7 +27,7 @@ pub struct Limiter {
     line: Line,
     // Of the rate that it has, to see that another has been set.
     version: AtomicU64,
-    admitted: AtomicU64,
+    admitted: CachePadded<AtomicU64>,
     refused: AtomicU64,
     shared: Arc<Shared>,
 }
@@ -85,7 +87,7 @@ impl Limiter {
             gcra: Gcra::new(*rate, Instant::now()),
             line: Line::new(),
             version: AtomicU64::new(shared.version.load(Relaxed)),
-            admitted: AtomicU64::new(0),
+            admitted: CachePadded::new(AtomicU64::new(0)),
             refused: AtomicU64::new(0),
             shared: Arc::clone(shared),
         }

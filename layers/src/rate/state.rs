@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use crate::{
     clock::Instant,
     sync::{
@@ -124,7 +126,7 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Gcra {
     // The moment at which all that was taken will have been earned, in parts, above the number of the slot.
-    word: AtomicU64,
+    word: CachePadded<AtomicU64>,
     // All that was ever given back, in parts.
     given_back: AtomicU64,
     slots: [Slot; 4],
@@ -159,7 +161,7 @@ impl Gcra {
     pub(super) fn new(rate: Rate, now: Instant) -> Self {
         let pace = Pace::new(rate, now);
         Self {
-            word: AtomicU64::new(0),
+            word: CachePadded::new(AtomicU64::new(0)),
             given_back: AtomicU64::new(0),
             slots: std::array::from_fn(|_| Slot::new(pace)),
             changes: Mutex::new(()),
