@@ -1,12 +1,14 @@
 //! What tower asks of every service: readiness, clones, drops, and what the compiler is to know of the types.
 
 use std::{
+    num::NonZeroU32,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use palisade::{
-    Budget, DeadlineLayer, MetricsLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
+    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -17,18 +19,38 @@ const LONG: Duration = Duration::from_secs(60);
 /// Ends while the contract's calls are under way.
 const SHORT: Duration = Duration::from_millis(15);
 
+/// All layers in the recommended order.
+macro_rules! everything {
+    () => {{
+        let budget = Budget::default();
+        ServiceBuilder::new()
+            .layer(MetricsLayer::default())
+            .layer(TraceLayer::call())
+            .layer(DeadlineLayer::new(LONG))
+            .layer(RateLimitLayer::builder().rate(1_000, SHORT).burst(8).deadline_aware().build().unwrap())
+            .layer(ConcurrencyLimitLayer::builder().limit(8).deadline_aware().build().unwrap())
+            .layer(RetryLayer::builder().budget(budget.clone()).build().unwrap())
+            .layer(HedgeLayer::builder().fixed_delay(SHORT / 2).budget(budget).build().unwrap())
+            .layer(CircuitBreakerLayer::default())
+            .layer(TraceLayer::attempt())
+            .layer(TimeoutLayer::new(SHORT))
+    }};
+}
+
 #[test]
 fn services_futures_and_layers_are_send_sync_and_clone() {
     fn all<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
     fn future<T: Send + 'static>(_: &T) {}
-    let stack = ServiceBuilder::new()
-        .layer(MetricsLayer::default())
-        .layer(TraceLayer::call())
-        .layer(DeadlineLayer::new(LONG))
-        .layer(RetryLayer::default())
-        .layer(TraceLayer::attempt())
-        .layer(TimeoutLayer::new(LONG));
+    let stack = everything!();
     all(&MetricsLayer::default());
+    all(&RateLimitLayer::per_second(NonZeroU32::MIN));
+    all(&RateLimitLayer::per_second(NonZeroU32::MIN).handle());
+    all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN));
+    all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN).handle());
+    all(&CircuitBreakerLayer::default());
+    all(&CircuitBreakerLayer::default().handle());
+    all(&HedgeLayer::default());
+    all(&HedgeLayer::default().handle());
     all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
@@ -71,11 +93,46 @@ keeps_the_contract! {
         .build()
         .unwrap();
     a_span_for_each_call_keeps_the_contract: TraceLayer::call();
+    a_rate_limit_that_refuses_keeps_the_contract:
+        RateLimitLayer::builder().rate(100_000, SHORT).burst(1_000).refuse().build().unwrap();
+    a_rate_limit_by_key_keeps_the_contract: RateLimitLayer::builder()
+        .rate(1_000, SHORT)
+        .burst(8)
+        .build_keyed(100, |request: &Request| **request % 3)
+        .unwrap();
+    a_concurrency_limit_keeps_the_contract: ConcurrencyLimitLayer::builder().limit(8).build().unwrap();
+    a_concurrency_limit_by_key_keeps_the_contract: ConcurrencyLimitLayer::builder()
+        .limit(8)
+        .deadline_aware()
+        .build_keyed(100, |request: &Request| **request % 3)
+        .unwrap();
+    a_circuit_breaker_keeps_the_contract: CircuitBreakerLayer::default();
+    a_circuit_breaker_that_probes_keeps_the_contract: probing();
+    a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()
+        .build_keyed(100, |request: &Request| **request % 3)
+        .unwrap();
+    a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();
+    a_hedge_keeps_the_contract: HedgeLayer::builder().fixed_delay(SHORT / 2).max_extra_load(1.0).build().unwrap();
     a_function_keeps_the_contract: from_fn(|request: Request, next: Next<_, u32, Error>| next.run(request));
-    a_whole_stack_keeps_the_contract: ServiceBuilder::new()
-        .layer(DeadlineLayer::new(LONG))
-        .layer(RetryLayer::default())
-        .layer(TimeoutLayer::new(SHORT));
+}
+
+/// A circuit whose probes each make room for the next: sixteen of them at once.
+fn probing() -> CircuitBreakerLayer {
+    let wait = Backoff::exponential(Duration::from_nanos(1), Duration::from_nanos(1)).unwrap();
+    let builder = CircuitBreakerLayer::builder().open_for(wait).probes(16).consecutive_failures(1);
+    builder.minimum_calls(1_000).build().unwrap()
+}
+
+/// What a rate limit has let through is used up, whatever became of it, and comes back with time.
+#[test]
+fn a_rate_limit_keeps_the_contract() {
+    let layer = || RateLimitLayer::builder().rate(1_000, SHORT).burst(8).build().unwrap();
+    Contract::new(|inner| layer().layer(inner)).rest(SHORT).check();
+}
+
+#[test]
+fn a_whole_stack_keeps_the_contract() {
+    Contract::new(|inner| everything!().service(inner)).check();
 }
 
 #[test]
@@ -114,11 +171,12 @@ fn the_futures_of_a_stack_stay_small() {
         size_of::<S::Future>()
     }
     let leaf = Leaf::new([Step::Answer]);
-    let stack = ServiceBuilder::new()
+    let three = ServiceBuilder::new()
         .layer(DeadlineLayer::new(LONG))
         .layer(RetryLayer::default())
         .layer(TimeoutLayer::new(LONG))
-        .service(leaf);
-    let bytes = size(&stack);
-    assert!(bytes <= 640, "{bytes} bytes");
+        .service(leaf.clone());
+    assert!(size(&three) <= 320, "{} bytes", size(&three));
+    let all = everything!().service(leaf);
+    assert!(size(&all) <= 1_024, "{} bytes", size(&all));
 }

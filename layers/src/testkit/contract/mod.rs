@@ -97,8 +97,8 @@ where
         }
     }
 
-    /// How long the layer may need to recover from failures, refusals and dropped calls: it gets this time ten times,
-    /// with four good calls after each. Default 60 s.
+    /// How long the layer may need to recover from failures, refusals and dropped calls: it gets this time ten times
+    /// before and after four good calls. Default 60 s.
     pub fn rest(mut self, rest: Duration) -> Self {
         self.rest = rest;
         self
