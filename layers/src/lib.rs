@@ -4,6 +4,7 @@ mod adapt;
 mod backoff;
 pub mod breaker;
 pub mod budget;
+mod builder;
 pub mod class;
 pub mod clock;
 pub mod concurrency;
@@ -41,6 +42,7 @@ pub use self::{
     backoff::{Backoff, Jitter},
     breaker::CircuitBreakerLayer,
     budget::{Budget, BudgetSnapshot},
+    builder::ServiceBuilderExt,
     class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
     clock::Instant,
     concurrency::ConcurrencyLimitLayer,

@@ -23,6 +23,11 @@ impl Default for HedgeLayer {
 }
 
 impl HedgeLayer {
+    /// A layer with the default settings that takes from `budget` besides its own limit.
+    pub fn within(budget: &Budget) -> Self {
+        Self::builder().budget(budget.clone()).make()
+    }
+
     /// A layer with other settings than the default ones.
     pub fn builder() -> HedgeBuilder {
         HedgeBuilder {

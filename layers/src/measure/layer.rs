@@ -27,6 +27,11 @@ impl Default for MetricsLayer {
 }
 
 impl MetricsLayer {
+    /// A layer with the default settings, whose metrics carry the label `layer` with this name.
+    pub fn named(name: &'static str) -> Self {
+        Self::from_builder(Self::builder().named(name))
+    }
+
     /// A layer with other settings than the default ones.
     pub const fn builder() -> MetricsBuilder {
         MetricsBuilder {

@@ -8,6 +8,8 @@ use super::{
 };
 use crate::{Backoff, Budget, ByError, ConfigError, telemetry::Counter};
 
+const DEFAULT_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("a number above zero");
+
 /// Sends requests again. See the [module](super) for more.
 ///
 /// Clones, and all services made by them, share the budget and the metrics.
@@ -33,15 +35,21 @@ impl<C> Shared<C> {
 
 impl Default for RetryLayer {
     fn default() -> Self {
-        Self::from_builder(Self::builder(), NonZeroU32::MIN.saturating_add(2))
+        Self::from_builder(Self::builder(), DEFAULT_ATTEMPTS)
     }
 }
 
 impl RetryLayer {
+    /// A layer with the default settings that pays from `budget`.
+    pub fn within(budget: &Budget) -> Self {
+        let builder = Self::builder().budget(budget.clone());
+        Self::from_builder(builder, DEFAULT_ATTEMPTS)
+    }
+
     /// A layer with other settings than the default ones.
     pub fn builder() -> RetryBuilder {
         RetryBuilder {
-            max_attempts: 3,
+            max_attempts: DEFAULT_ATTEMPTS.get(),
             backoff: Backoff::default(),
             max_retry_after: Duration::from_secs(5),
             budget: None,
