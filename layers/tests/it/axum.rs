@@ -6,13 +6,11 @@ use axum::{Router, body::Body, routing::get};
 use http::{Method, Request, StatusCode};
 use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
-    DeadlineLayer, MetricsLayer, Rejection, RetryLayer, TimeoutLayer, TimeoutScope, TraceLayer, box_errors,
-    respond, status,
+    CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, MetricsLayer, RateLimitLayer, Rejection,
+    RetryLayer, TimeoutLayer, TimeoutScope, TraceLayer, box_errors, respond, status,
 };
 use tokio::sync::Notify;
-use tower::{
-    ServiceBuilder, ServiceExt, buffer::BufferLayer, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer,
-};
+use tower::{ServiceBuilder, ServiceExt, buffer::BufferLayer, load_shed::LoadShedLayer};
 
 use crate::recorded::Recorded;
 
@@ -66,7 +64,7 @@ async fn towers_load_shedding_is_answered_too() {
             .layer(DeadlineLayer::new(Duration::from_secs(2)))
             .layer(BufferLayer::new(1))
             .layer(LoadShedLayer::new())
-            .layer(ConcurrencyLimitLayer::new(1)),
+            .layer(tower::limit::ConcurrencyLimitLayer::new(1)),
     );
     // Makes the layers' services now and not anew for each request, as axum does when it serves.
     let app: Router = app.with_state(());
@@ -108,6 +106,39 @@ async fn routes_are_measured_and_traced_with_their_refusals() {
     assert_eq!((total("/", "success"), total("/hangs", "unreachable"), total("other", "success")), (1, 1, 2));
     let waited = seen.values("palisade_request_duration_seconds", &[("path", "/hangs")]);
     assert!(matches!(waited[..], [wait] if (1.99..2.01).contains(&wait)), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_is_limited_in_rate_and_in_calls_at_once_and_says_when_to_come_back() {
+    let held = Held::default();
+    let app = router(held.clone()).layer(
+        ServiceBuilder::new()
+            .layer(respond())
+            .layer(DeadlineLayer::new(Duration::from_millis(300)))
+            .layer(
+                RateLimitLayer::builder()
+                    .rate(2, Duration::from_secs(1))
+                    .burst(3)
+                    .build()
+                    .unwrap()
+                    .deadline_aware(),
+            )
+            .layer(ConcurrencyLimitLayer::builder().limit(1).max_waiting(0).build().unwrap())
+            .layer(CircuitBreakerLayer::default())
+            .layer(box_errors()),
+    );
+    let app: Router = app.with_state(());
+    let first = tokio::spawn(app.clone().oneshot(request("/held")));
+    held.entered.notified().await;
+    let crowded = app.clone().oneshot(request("/")).await.unwrap();
+    assert_eq!(crowded.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(crowded.headers().get("retry-after").is_none(), "nobody knows when a call ends");
+    held.release.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(app.clone().oneshot(request("/")).await.unwrap().status(), StatusCode::OK);
+    let too_soon = app.oneshot(request("/")).await.unwrap();
+    assert_eq!(too_soon.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(too_soon.headers()["retry-after"], "1", "half a second, in whole ones");
 }
 
 /// A client stack over `http::Request` with a body that can be sent twice.

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -21,11 +22,12 @@ use hyper_util::{
 };
 use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
-    Backoff, ByError, Class, Classify, DeadlineLayer, Effect, Fault, MetricsLayer, Rejection, RetryLayer,
-    TimeoutLayer, TimeoutScope, TraceLayer, box_errors, classify_fn, respond,
+    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
+    RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TimeoutScope, TraceLayer, box_errors,
+    http::ByStatus, respond,
 };
 use tokio::net::TcpListener;
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::recorded::Recorded;
 
@@ -55,16 +57,6 @@ fn get(address: SocketAddr) -> Request<Full<Bytes>> {
     Request::get(format!("http://{address}/")).body(Full::default()).unwrap()
 }
 
-/// An overloaded server says so with a response.
-fn by_status() -> impl Classify<Response<Incoming>, BoxError> + Clone {
-    classify_fn(|outcome: Result<&Response<Incoming>, &BoxError>| match outcome {
-        Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
-            Class::new(Fault::Overload, Effect::NotApplied)
-        }
-        other => ByError.classify(other),
-    })
-}
-
 #[tokio::test]
 async fn a_client_stack_repeats_over_the_network_what_hung_and_what_was_refused() {
     let recorder = DebuggingRecorder::new();
@@ -85,15 +77,19 @@ async fn a_client_stack_repeats_over_the_network_what_hung_and_what_was_refused(
     }))
     .await;
 
-    let metrics = |name| MetricsLayer::builder().named(name).classifier(by_status()).build().unwrap();
-    let retry = RetryLayer::builder().backoff(Backoff::NONE).classifier(by_status()).build().unwrap();
+    let metrics = |name| MetricsLayer::builder().named(name).classifier(ByStatus).build().unwrap();
+    let retry = RetryLayer::builder().backoff(Backoff::NONE).classifier(ByStatus).build().unwrap();
     let client = ServiceBuilder::new()
         .layer(metrics("calls"))
-        .layer(TraceLayer::call().classifier(by_status()))
+        .layer(TraceLayer::call().classifier(ByStatus))
         .layer(DeadlineLayer::new(Duration::from_secs(30)))
+        .layer(RateLimitLayer::per_second(NonZeroU32::new(1_000).unwrap()).deadline_aware())
+        .layer(ConcurrencyLimitLayer::new(NonZeroU32::new(10).unwrap()).deadline_aware())
         .layer(retry)
+        .layer(HedgeLayer::builder().classifier(ByStatus).build().unwrap())
+        .layer(CircuitBreakerLayer::builder().classifier(ByStatus).build().unwrap())
         .layer(metrics("attempts"))
-        .layer(TraceLayer::attempt().classifier(by_status()))
+        .layer(TraceLayer::attempt().classifier(ByStatus))
         .layer(TimeoutLayer::new(Duration::from_millis(200)))
         .layer(box_errors())
         .service(client());
@@ -107,6 +103,37 @@ async fn a_client_stack_repeats_over_the_network_what_hung_and_what_was_refused(
         |layer, outcome| seen.count("palisade_requests_total", &[("layer", layer), ("outcome", outcome)]);
     assert_eq!(total("calls", "success"), 1);
     assert_eq!(["unreachable", "overload", "success"].map(|outcome| total("attempts", outcome)), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_host_that_is_down_is_not_asked_any_more_and_another_one_is() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let down = serve(service_fn(move |_: Request<Incoming>| {
+        count.fetch_add(1, SeqCst);
+        let down = Response::builder().status(500).body(Full::default()).unwrap();
+        async { Ok::<_, Infallible>(down) }
+    }))
+    .await;
+    let up = serve(service_fn(|_: Request<Incoming>| async {
+        Ok::<_, Infallible>(Response::new(Full::from("up")))
+    }));
+    let up = up.await;
+
+    let breaker = CircuitBreakerLayer::builder()
+        .consecutive_failures(3)
+        .classifier(ByStatus)
+        .build_keyed(100, |request: &Request<Full<Bytes>>| request.uri().authority().cloned())
+        .unwrap();
+    let client = ServiceBuilder::new().layer(breaker).layer(box_errors()).service(client());
+    for _ in 0..3 {
+        let answer = client.clone().oneshot(get(down)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    let refused = client.clone().oneshot(get(down)).await.unwrap_err();
+    assert!(matches!(Rejection::find(&*refused), Some(Rejection::CircuitOpen { .. })));
+    assert_eq!(client.oneshot(get(up)).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(asked.load(SeqCst), 3);
 }
 
 #[tokio::test]
