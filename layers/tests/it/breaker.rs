@@ -7,15 +7,17 @@ use std::{
     time::Duration,
 };
 
+use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
     Backoff, CircuitBreakerLayer, Class, ConfigError, Jitter, Rejection,
     breaker::{Cause, Circuit, CircuitBreakerBuilder, CircuitState, Mode},
     classify_fn,
+    testkit::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, run_paused},
 };
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use palisade::testkit::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step};
+use crate::recorded::Recorded;
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -332,6 +334,79 @@ fn nothing_is_lost_when_threads_call_fail_and_give_up() {
     let snapshot = layer.handle().snapshot();
     assert_eq!(snapshot.calls as usize, answered.load(SeqCst));
     assert!(snapshot.failures <= 4);
+}
+
+#[test]
+fn transitions_refusals_and_open_circuits_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    // Since the last time.
+    let figures = || {
+        let seen = Recorded::at(&recorder);
+        let to =
+            |state| seen.count("palisade_circuit_transitions_total", &[("layer", "users"), ("to", state)]);
+        (
+            [to("open"), to("half_open"), to("closed")],
+            seen.count("palisade_circuit_refused_total", &[("layer", "users")]),
+            seen.gauge("palisade_circuits_open", &[("layer", "users")]),
+        )
+    };
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let layer = builder().named("users").build_keyed(10, |request: &Request| **request).unwrap();
+            let failing = Step::Fail(AMBIGUOUS);
+            let leaf = Leaf::new(std::iter::repeat_n(failing, 20).chain([Step::Answer]));
+            let service = layer.layer(leaf);
+            let call = async |key| service.clone().oneshot(Request::new(key)).await;
+            for _ in 0..10 {
+                call(1).await.unwrap_err();
+                call(2).await.unwrap_err();
+            }
+            for _ in 0..5 {
+                call(1).await.unwrap_err();
+            }
+            assert_eq!(figures(), ([2, 0, 0], 5, Some(2.0)));
+            advance(ms(1_000)).await;
+            call(1).await.unwrap();
+            call(1).await.unwrap();
+            assert_eq!(figures(), ([0, 1, 1], 0, Some(1.0)));
+            // The other one is forgotten while it is open.
+            drop((service, layer));
+            assert_eq!(figures(), ([0, 0, 0], 0, Some(0.0)));
+        });
+    });
+}
+
+#[test]
+fn an_operator_can_watch_first_what_it_would_do() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let layer = builder().mode(Mode::MetricsOnly).build().unwrap();
+            let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS)]));
+            for _ in 0..30 {
+                assert!(matches!(send(&service).await, Err(Error::Failed(..))));
+            }
+            layer.handle().set_mode(Mode::Normal);
+            for _ in 0..10 {
+                assert!(matches!(send(&service).await, Err(Error::Failed(..))));
+            }
+            assert_eq!(send(&service).await, Err(open(1_000)));
+        });
+    });
+    let seen = Recorded::at(&recorder);
+    assert_eq!(seen.count("palisade_circuit_suppressed_total", &[("layer", "circuit_breaker")]), 3);
+    assert_eq!(seen.count("palisade_circuit_refused_total", &[("layer", "circuit_breaker")]), 1);
+}
+
+/// A place in the inner service that was won for a call which is refused goes to others.
+#[tokio::test(start_paused = true)]
+async fn who_was_refused_holds_no_place_in_the_inner_service() {
+    let layer = builder().mode(Mode::ForcedOpen).build().unwrap();
+    let inner = tower::limit::ConcurrencyLimit::new(Leaf::new([Step::Answer]), 1);
+    let mut service = layer.layer(inner.clone());
+    assert!(service.ready().await.unwrap().call(Request::new(1)).await.is_err());
+    let direct = tokio::time::timeout(ms(1_000), inner.oneshot(Request::new(7))).await;
+    assert_eq!(direct, Ok(Ok(7)));
 }
 
 #[test]

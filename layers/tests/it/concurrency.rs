@@ -14,11 +14,10 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use palisade::{
     ConcurrencyLimitLayer, DeadlineLayer, HasDeadline, Instant, Rejection, TimeoutScope,
     concurrency::ConcurrencyLimitBuilder,
+    testkit::{Error, Gate, Gated, Leaf, Request, Step},
 };
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-
-use palisade::testkit::{Error, Gate, Gated, Leaf, Request, Step};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 

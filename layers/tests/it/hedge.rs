@@ -6,13 +6,18 @@ use std::{
     time::Duration,
 };
 
-use palisade::{Budget, HedgeLayer, RetryLayer, TimeoutLayer, hedge::HedgeBuilder};
+use metrics_util::debugging::DebuggingRecorder;
+use palisade::{
+    Budget, HedgeLayer, RetryLayer, TimeoutLayer,
+    hedge::HedgeBuilder,
+    testkit::{
+        AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent, run_paused,
+    },
+};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use palisade::testkit::{
-    AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent,
-};
+use crate::recorded::Recorded;
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -203,6 +208,50 @@ async fn each_attempt_has_its_own_timeout_inside() {
     let (outcome, took) = timed(service, idempotent(7)).await;
     assert_eq!((outcome, took), (Err(Error::timed_out(palisade::TimeoutScope::Attempt, ms(30))), ms(40)));
     assert_eq!(leaf.in_flight(), 0);
+}
+
+#[test]
+fn every_second_attempt_is_counted_by_what_became_of_it() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let layer = fixed().named("reads").max_extra_load(1.0).build().unwrap();
+            let send = async |script: &[Step]| {
+                let service = layer.layer(Leaf::new(script.to_vec()));
+                let _ = tokio::time::timeout(ms(1_000), service.oneshot(idempotent(7))).await;
+            };
+            send(&[Step::Hang, Step::Answer]).await;
+            send(&[Step::AnswerAfter(ms(20)), Step::Hang]).await;
+            send(&[Step::AnswerAfter(ms(20)), Step::Fail(AMBIGUOUS)]).await;
+            send(&[Step::Hang]).await;
+            send(&[Step::Answer]).await;
+        });
+    });
+    let seen = Recorded::at(&recorder);
+    let count = |outcome| seen.count("palisade_hedges_total", &[("layer", "reads"), ("outcome", outcome)]);
+    assert_eq!(["won", "lost", "failed", "dropped"].map(count), [1, 1, 1, 1]);
+    assert_eq!(seen.gauge("palisade_hedge_delay_seconds", &[("layer", "reads")]), Some(0.01));
+}
+
+#[test]
+fn a_second_attempt_that_is_not_made_is_counted_with_the_reason() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let empty = Budget::builder().ratio(0.0).reserve_per_second(0.0).burst(1).build().unwrap();
+            assert!(empty.withdraw());
+            let slow = || Leaf::new([Step::AnswerAfter(ms(20))]);
+            let poor = fixed().budget(empty).build().unwrap();
+            timed(poor.layer(slow()), idempotent(7)).await.0.unwrap();
+            let limited = fixed().max_extra_load(0.01).build().unwrap();
+            for _ in 0..12 {
+                timed(limited.layer(slow()), idempotent(7)).await.0.unwrap();
+            }
+        });
+    });
+    let seen = Recorded::at(&recorder);
+    let count = |reason| seen.count("palisade_hedges_refused_total", &[("reason", reason)]);
+    assert_eq!(["budget", "limit", "not_allowed"].map(count), [1, 2, 0]);
 }
 
 #[test]

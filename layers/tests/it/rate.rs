@@ -14,11 +14,10 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use palisade::{
     DeadlineLayer, HasDeadline, Instant, RateLimitLayer, Rejection,
     rate::{RateLimitBuilder, RateLimitHandle},
+    testkit::{Error, Gate, Gated, Leaf, Request, Step},
 };
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-
-use palisade::testkit::{Error, Gate, Gated, Leaf, Request, Step};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
