@@ -271,6 +271,14 @@ impl Request {
         }
     }
 
+    /// How many statements it holds: the members of a batch, else 1. What a rate limit may count by.
+    pub fn statements(&self) -> u32 {
+        match &self.operation {
+            Operation::Batch { rows, .. } => u32::try_from(rows.len()).unwrap_or(u32::MAX),
+            _ => 1,
+        }
+    }
+
     /// The record of the request's attempts.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger

@@ -5,15 +5,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use palisade::{DeadlineLayer, RetryLayer, TimeoutLayer};
 use scylla::{
     DeserializeRow, SerializeRow,
     client::session_builder::SessionBuilder,
     statement::{Consistency, SerialConsistency},
     value::{Counter, CqlTimestamp, Row},
 };
-use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_cassandra::{Batch, BoxClient, Cassandra, Client, ErrorKind, Kind, Request, Statement, Timeouts};
+use tower::{Service, ServiceExt};
+use tower_cassandra::{Batch, BoxClient, Cassandra, Client, ErrorKind, Kind, Request, Statement};
 
 use crate::cluster::{client_with_table, create_table, session, shared};
 
@@ -222,25 +221,6 @@ async fn a_stack_can_be_called_without_a_client() {
     let prepare = Request::prepare("SELECT key FROM system.local WHERE key = ?");
     let response = cassandra.ready().await.unwrap().call(prepare).await.unwrap();
     assert_eq!(response.prepared().unwrap().columns().len(), 1);
-}
-
-#[tokio::test]
-async fn the_recommended_stack_serves_every_operation() {
-    let Some(cassandra) = session().await else { return };
-    create_table(&Client::new(cassandra.clone()), "stacked", "k int PRIMARY KEY, v int").await;
-    let client = Client::new(
-        ServiceBuilder::new()
-            .layer(DeadlineLayer::new(Timeouts::total(Duration::from_secs(5))))
-            .layer(RetryLayer::default())
-            .layer(TimeoutLayer::new(Timeouts::attempt(Duration::from_secs(2))))
-            .service(cassandra),
-    );
-    client.query("ALTER TABLE stacked ADD w int").await.unwrap();
-    client.execute("INSERT INTO stacked (k, v) VALUES (?, ?)", (1, 1)).await.unwrap();
-    client.batch(Batch::unlogged().with("DELETE FROM stacked WHERE k = ?", (1,))).await.unwrap();
-    client.prepare("SELECT v FROM stacked WHERE k = ?").await.unwrap();
-    assert_eq!(client.execute("SELECT v FROM stacked WHERE k = ?", (1,)).await.unwrap().rows_num(), 0);
-    client.query("TRUNCATE stacked").await.unwrap();
 }
 
 /// A server's statement ids change with the schema; nobody should notice.

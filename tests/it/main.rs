@@ -8,6 +8,7 @@ mod composition;
 mod connect;
 mod faults;
 mod idempotence;
+mod layers;
 mod load;
 mod prepared;
 mod proxy;
