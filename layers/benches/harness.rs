@@ -55,6 +55,7 @@ impl Bars {
 
 /// What came of two pieces of work: the median time of one iteration of each, in nanoseconds, and the median of their
 /// ratios in each round, on which what slows a machine down for a while has no influence.
+#[allow(dead_code, reason = "not every bench compares two services")]
 pub(crate) struct Compared {
     pub(crate) ours: f64,
     pub(crate) theirs: f64,
@@ -62,6 +63,7 @@ pub(crate) struct Compared {
 }
 
 /// Times two pieces of work in turns.
+#[allow(dead_code, reason = "not every bench compares two services")]
 pub(crate) fn side_by_side(
     rounds: usize,
     iterations: u32,
@@ -98,11 +100,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+#[allow(dead_code, reason = "not every bench compares two services")]
 fn nanos(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e9
 }
 
 /// Polls a future until it is ready. It must be woken, or ready, at the next poll.
+#[allow(dead_code, reason = "not every bench compares two services")]
 pub(crate) fn finish<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
@@ -113,6 +117,7 @@ pub(crate) fn finish<F: Future>(mut future: Pin<&mut F>) -> F::Output {
 }
 
 /// How many allocations one run of the work makes, once it is warm.
+#[allow(dead_code, reason = "not every bench compares two services")]
 pub(crate) fn allocations(work: &mut dyn FnMut()) -> u64 {
     work();
     let runs = 100;
