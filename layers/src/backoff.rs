@@ -63,6 +63,14 @@ impl Backoff {
     pub(crate) const DOUBLING_5S_TO_60S: Self =
         Self { base: Duration::from_secs(5), max: Duration::from_secs(60), jitter: Jitter::Equal };
 
+    /// With full jitter made equal: never next to nothing.
+    pub(crate) const fn at_least_half(mut self) -> Self {
+        if matches!(self.jitter, Jitter::Full) {
+            self.jitter = Jitter::Equal;
+        }
+        self
+    }
+
     /// A backoff that begins at `base` and doubles up to `max`, with full jitter.
     ///
     /// # Errors

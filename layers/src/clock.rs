@@ -73,15 +73,17 @@ impl Instant {
     /// The same moment on tokio's clock, for a recent reading of this one.
     #[inline]
     fn anchored(self) -> tokio::time::Instant {
-        if let Some(anchor) = ANCHOR.get() {
-            let since = self.0.get().saturating_sub(anchor.ours.0.get());
-            if let Some(since) = u32::try_from(since).ok().filter(|since| *since < ANCHORED) {
-                return anchor.theirs + Duration::new(0, since);
-            }
+        if let Some(anchor) = ANCHOR.get()
+            && let Some(since) = self.0.get().checked_sub(anchor.ours.0.get())
+            && let Some(since) = u32::try_from(since).ok().filter(|since| *since < ANCHORED)
+        {
+            return anchor.theirs + Duration::new(0, since);
         }
         let fresh = Anchor { ours: Self::real_now(), theirs: tokio::time::Instant::now() };
         ANCHOR.set(Some(fresh));
-        fresh.theirs
+        // The reading may be older than the anchor, by however long its task had to wait.
+        let ago = fresh.ours.saturating_duration_since(self);
+        fresh.theirs.checked_sub(ago).unwrap_or(fresh.theirs)
     }
 
     /// Nanoseconds on this clock, for a core that keeps its state in an atomic.
@@ -236,6 +238,13 @@ mod tests {
             assert!(error < Duration::from_millis(2), "{error:?}");
             // Some anchors are fresh, some have to be made anew.
             std::thread::sleep(wait.min(Duration::from_millis(120)));
+        }
+        for ago in [0, 1, 50, 150, 2_000] {
+            let (now, theirs) = (Instant::real_now(), tokio::time::Instant::now());
+            let earlier = now - Duration::from_millis(ago);
+            let error = (theirs - Duration::from_millis(ago)).duration_since(earlier.anchored());
+            let other = earlier.anchored().duration_since(theirs - Duration::from_millis(ago));
+            assert!(error.max(other) < Duration::from_millis(2), "{ago} ms ago: {error:?} {other:?}");
         }
         let now = Instant::now();
         assert_eq!(now.on_tokios_clock(now), None);

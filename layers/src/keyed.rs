@@ -2,7 +2,8 @@
 //!
 //! A layer that keeps states by key asks a function of yours for the key of a request. There is no limit to the keys
 //! that requests can bring, so the states have one: at `max_keys` the ones that are used least make room, and
-//! start afresh when they come back. A state that a call is using at that moment is never taken away.
+//! start afresh when they come back. A state that a call is using at that moment is never taken away, so that there can be as
+//! many more as there are calls in flight.
 
 use std::{fmt, hash::Hash, sync::Arc};
 
@@ -23,6 +24,14 @@ pub trait Partition<Req> {
 
     /// Calls `then` with the state of `request`.
     fn with<R>(&self, request: &Req, then: impl FnOnce(&Arc<Self::State>) -> R) -> R;
+}
+
+/// What layers keep states of, for themselves.
+pub trait Keep {
+    /// Whether it has to be kept however little it is used.
+    fn keep(&self) -> bool {
+        false
+    }
 }
 
 /// One state for all requests. Clones share it.
@@ -69,6 +78,7 @@ pub struct PerKey<K, F, V> {
 impl<K, F, V> PerKey<K, F, V>
 where
     K: Eq + Hash + Clone,
+    V: Keep,
 {
     /// States that `make` makes for the keys that `key` tells.
     ///
@@ -82,7 +92,9 @@ where
     ) -> Result<Self, ConfigError> {
         Ok(Self { states: Keyed::new(max_keys, make)?, key })
     }
+}
 
+impl<K, F, V> PerKey<K, F, V> {
     /// The states, without the function that tells the key: for a handle.
     pub(crate) const fn states(&self) -> &Keyed<K, V> {
         &self.states
@@ -93,6 +105,7 @@ impl<K, F, V, Req> Partition<Req> for PerKey<K, F, V>
 where
     K: Eq + Hash + Clone,
     F: Fn(&Req) -> K,
+    V: Keep,
 {
     type State = V;
 
@@ -122,7 +135,7 @@ struct States<K, V> {
     make: Box<dyn Fn(&K) -> V + Send + Sync>,
 }
 
-impl<K: Eq + Hash + Clone, V> Keyed<K, V> {
+impl<K: Eq + Hash + Clone, V: Keep> Keyed<K, V> {
     fn new(max_keys: usize, make: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Self, ConfigError> {
         if max_keys == 0 {
             return Err(ConfigError::new(
@@ -189,11 +202,11 @@ impl<K, V> fmt::Debug for Keyed<K, V> {
 #[derive(Clone, Debug)]
 struct InUse;
 
-impl<K, V> Lifecycle<K, Arc<V>> for InUse {
+impl<K, V: Keep> Lifecycle<K, Arc<V>> for InUse {
     type RequestState = ();
 
     fn is_pinned(&self, _: &K, state: &Arc<V>) -> bool {
-        Arc::strong_count(state) > 1
+        Arc::strong_count(state) > 1 || state.keep()
     }
 }
 
@@ -202,6 +215,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use super::*;
+
+    impl Keep for AtomicUsize {
+        fn keep(&self) -> bool {
+            self.load(SeqCst) == usize::MAX
+        }
+    }
 
     fn partition(max_keys: usize) -> PerKey<u32, fn(&u32) -> u32, AtomicUsize> {
         PerKey::new(max_keys, (|request: &u32| *request) as fn(&u32) -> u32, |_| AtomicUsize::new(0)).unwrap()
@@ -240,8 +259,18 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_is_to_be_kept_is_kept() {
+        let states = partition(4);
+        states.with(&7, |state| state.store(usize::MAX, SeqCst));
+        for key in 100..10_000 {
+            states.with(&key, |_| ());
+        }
+        assert!(states.states().get(&7).is_some());
+    }
+
+    #[test]
     fn no_key_at_all_is_refused() {
-        let none = PerKey::new(0, |request: &u32| *request, |_: &u32| ());
+        let none = PerKey::new(0, |request: &u32| *request, |_: &u32| AtomicUsize::new(0));
         assert_eq!(none.unwrap_err().setting(), "max_keys");
     }
 }

@@ -67,6 +67,12 @@ impl Latencies {
         }
     }
 
+    /// Whether there was an estimate at the last refresh.
+    #[inline]
+    pub(crate) fn has_estimate(&self) -> bool {
+        self.estimate.load(Relaxed) > 0
+    }
+
     /// The percentile, as of a few seconds ago; `None` before the first refresh, while there are too few latencies to
     /// tell, and where the last one is long ago.
     #[inline]

@@ -26,6 +26,7 @@ mod rejection;
 pub mod request;
 pub mod retry;
 mod sleep;
+mod superseded;
 mod sync;
 pub mod telemetry;
 #[cfg(feature = "testkit")]

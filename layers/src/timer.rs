@@ -6,7 +6,8 @@
 //!
 //! That is right as long as the inner timer is polled whenever the outer one wakes the task, which the contract of
 //! [`Future`] sees to wherever both are polled with the same waker: whoever hands one waker to several futures cannot tell
-//! which of them was meant, and has to poll them all. Where something in between has a waker of its own, as `FuturesUnordered`
+//! which of them was meant, and has to poll them all. (Whoever polls a future inside a layer's future that is made anew for
+//! that poll, and dropped after it, would take the timer along; nothing that is known does.) Where something in between has a waker of its own, as `FuturesUnordered`
 //! or a spawned task, the inner timer is armed by itself.
 
 use std::{

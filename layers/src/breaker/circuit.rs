@@ -3,17 +3,14 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::state::{Cause, Change, CircuitState, Core, Mode, Outcome, Rules, Ticket};
 use crate::{
     clock::Instant,
-    keyed::Keyed,
+    keyed::{Keep, Keyed},
     telemetry::{Counter, Gauge},
 };
 
@@ -60,12 +57,13 @@ pub(super) struct Reports {
     transitions: [Counter; 3],
     suppressed: Counter,
     // Circuits that are not closed.
-    open: AtomicI64,
-    open_gauge: Gauge,
+    open: Gauge,
+    // The mode of circuits that are new, for a layer that keeps one for each key.
+    mode: Mutex<Mode>,
 }
 
 impl Reports {
-    pub(super) fn new(name: &'static str, listener: Option<Listener>) -> Self {
+    pub(super) fn new(name: &'static str, listener: Option<Listener>, mode: Mode) -> Self {
         let transitions = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
         Self {
             name,
@@ -74,22 +72,25 @@ impl Reports {
             transitions: transitions
                 .map(|to| Counter::new("palisade_circuit_transitions_total", name, &[("to", to.as_str())])),
             suppressed: Counter::new("palisade_circuit_suppressed_total", name, &[]),
-            open: AtomicI64::new(0),
-            open_gauge: Gauge::new("palisade_circuits_open", name),
+            open: Gauge::new("palisade_circuits_open", name),
+            mode: Mutex::new(mode),
         }
     }
 
-    fn count_open(&self, more: i64) {
+    fn count_open(&self, more: i32) {
         if more != 0 {
-            let open = self.open.fetch_add(more, Relaxed) + more;
-            #[expect(clippy::cast_precision_loss, reason = "a number of circuits")]
-            self.open_gauge.set(open as f64);
+            self.open.add(f64::from(more));
         }
+    }
+
+    fn mode(&self) -> MutexGuard<'_, Mode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Circuit {
-    pub(super) fn new(rules: Rules, mode: Mode, key: Option<Arc<str>>, reports: Arc<Reports>) -> Self {
+    pub(super) fn new(rules: Rules, key: Option<Arc<str>>, reports: Arc<Reports>) -> Self {
+        let mode = *reports.mode();
         let circuit = Self { core: Core::new(rules, mode, Instant::now()), key, reports };
         circuit.reports.count_open(not_closed(circuit.state()));
         circuit
@@ -129,7 +130,7 @@ impl Circuit {
         }
     }
 
-    /// Forgets all outcomes. An open circuit closes; a forced one stays as it is. Outcomes of calls that are under way
+    /// Forgets all outcomes, and how often it has opened. An open circuit closes; a forced one stays as it is. Outcomes of calls that are under way
     /// do not count any more.
     pub fn reset(&self) {
         self.report(self.core.reset(Instant::now()));
@@ -166,7 +167,15 @@ impl Circuit {
     fn report(&self, change: Change) {
         let Change { from, to, cause, generation, wait, suppressed } = change;
         let (layer, key) = (self.reports.name, self.key());
-        if suppressed {
+        if from == to {
+            tracing::info!(
+                layer,
+                key,
+                cause = cause.as_str(),
+                state = to.as_str(),
+                "the circuit starts afresh"
+            );
+        } else if suppressed {
             self.reports.suppressed.increment(1);
             tracing::warn!(layer, key, cause = cause.as_str(), "the circuit would have opened");
         } else {
@@ -201,8 +210,8 @@ impl Drop for Circuit {
     }
 }
 
-fn not_closed(state: CircuitState) -> i64 {
-    i64::from(state != CircuitState::Closed)
+fn not_closed(state: CircuitState) -> i32 {
+    i32::from(state != CircuitState::Closed)
 }
 
 impl fmt::Debug for Circuit {
@@ -242,23 +251,47 @@ pub struct CircuitSnapshot {
     pub openings: u32,
 }
 
+/// What an operator has forced is not forgotten, however little it is used.
+impl Keep for Circuit {
+    fn keep(&self) -> bool {
+        self.core.mode() != *self.reports.mode()
+    }
+}
+
 /// The circuits of a layer that keeps one for each key. Clones see the same ones.
-pub struct Circuits<K>(pub(super) Keyed<K, Circuit>);
+pub struct Circuits<K> {
+    pub(super) circuits: Keyed<K, Circuit>,
+    pub(super) reports: Arc<Reports>,
+}
 
 impl<K: Eq + std::hash::Hash + Clone> Circuits<K> {
     /// The circuit of a key that has been seen, and is still kept.
     pub fn get(&self, key: &K) -> Option<Arc<Circuit>> {
-        self.0.get(key)
+        self.circuits.get(key)
+    }
+
+    /// The circuit of a key, made now if there is none: to force one that no request has come for yet. One whose mode is not
+    /// that of the layer is kept until it is.
+    pub fn get_or_make(&self, key: &K) -> Arc<Circuit> {
+        self.circuits.get_or_make(key)
+    }
+
+    /// Changes the mode of all circuits, and of those that are made from now on.
+    pub fn set_mode(&self, mode: Mode) {
+        *self.reports.mode() = mode;
+        for (_, circuit) in self.all() {
+            circuit.set_mode(mode);
+        }
     }
 
     /// All keys that are kept, and their circuits. Costs a copy of each key.
     pub fn all(&self) -> Vec<(K, Arc<Circuit>)> {
-        self.0.all()
+        self.circuits.all()
     }
 
     /// How many keys are kept.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.circuits.len()
     }
 
     /// Whether no request has come yet.
@@ -269,7 +302,7 @@ impl<K: Eq + std::hash::Hash + Clone> Circuits<K> {
 
 impl<K> Clone for Circuits<K> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { circuits: self.circuits.clone(), reports: Arc::clone(&self.reports) }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     class::{Classify, Fault},
     clock::Instant,
     readiness::ReadyCall,
+    superseded::is_superseded,
 };
 
 pin_project! {
@@ -61,7 +62,9 @@ impl Watched {
 impl Drop for Watched {
     #[inline]
     fn drop(&mut self) {
-        self.end(Outcome::Dropped);
+        if self.circuit.is_some() {
+            self.end(if is_superseded() { Outcome::Superseded } else { Outcome::Dropped });
+        }
     }
 }
 

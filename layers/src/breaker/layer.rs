@@ -18,6 +18,7 @@ use crate::{
 /// Clones, and all services made by them, share the circuit.
 pub struct CircuitBreakerLayer<C = ByError, P = Single<Circuit>> {
     circuits: P,
+    reports: Arc<Reports>,
     classifier: C,
 }
 
@@ -63,7 +64,7 @@ where
 {
     /// The circuits by key, to read them and to steer them.
     pub fn handle(&self) -> Circuits<K> {
-        Circuits(self.circuits.states().clone())
+        Circuits { circuits: self.circuits.states().clone(), reports: Arc::clone(&self.reports) }
     }
 }
 
@@ -77,7 +78,11 @@ impl<S, C: Clone, P: Clone> Layer<S> for CircuitBreakerLayer<C, P> {
 
 impl<C: Clone, P: Clone> Clone for CircuitBreakerLayer<C, P> {
     fn clone(&self) -> Self {
-        Self { circuits: self.circuits.clone(), classifier: self.classifier.clone() }
+        Self {
+            circuits: self.circuits.clone(),
+            reports: Arc::clone(&self.reports),
+            classifier: self.classifier.clone(),
+        }
     }
 }
 
@@ -150,9 +155,10 @@ impl<C> CircuitBreakerBuilder<C> {
     }
 
     /// For how long the circuit stays open. It takes the next longer wait each time that it opens again without having
-    /// been closed for as long as it was open. Default 5 s doubling to 60 s, equal jitter: half of it to all of it.
+    /// been closed for as long as it was open. Default 5 s doubling to 60 s, equal jitter: half of it to all of it. Full
+    /// jitter would make a wait of next to nothing, and is taken as equal jitter.
     pub fn open_for(mut self, wait: Backoff) -> Self {
-        self.rules.open_for = wait;
+        self.rules.open_for = wait.at_least_half();
         self
     }
 
@@ -162,7 +168,7 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// When all probes have been under way for so long, the circuit opens again. Default 10 s.
+    /// When no probe has been answered for so long, the next call opens the circuit again. Default 10 s.
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
         self.rules.probe_timeout = timeout;
         self
@@ -209,15 +215,15 @@ impl<C> CircuitBreakerBuilder<C> {
     }
 
     fn single(self) -> CircuitBreakerLayer<C> {
-        let reports = Arc::new(Reports::new(self.name, self.listener));
-        let circuit = Circuit::new(self.rules, self.mode, None, reports);
-        CircuitBreakerLayer { circuits: Single::new(circuit), classifier: self.classifier }
+        let reports = Arc::new(Reports::new(self.name, self.listener, self.mode));
+        let circuit = Circuit::new(self.rules, None, Arc::clone(&reports));
+        CircuitBreakerLayer { circuits: Single::new(circuit), reports, classifier: self.classifier }
     }
 
     /// Makes a layer with a circuit for each key that `key` tells of a request: a tenant, a table, a node.
     ///
-    /// At most `max_keys` circuits are kept; the ones that are used least make room, and start closed when they come
-    /// back. A circuit takes some 400 bytes.
+    /// At most `max_keys` circuits are kept, and those of calls in flight; the ones that are used least make room, and start
+    /// closed when they come back, unless an operator has forced them. A circuit takes some 600 bytes.
     ///
     /// ```
     /// use palisade::CircuitBreakerLayer;
@@ -242,13 +248,14 @@ impl<C> CircuitBreakerBuilder<C> {
         K: Eq + Hash + Clone + fmt::Debug,
     {
         self.rules.check()?;
-        let reports = Arc::new(Reports::new(self.name, self.listener));
-        let (rules, mode) = (self.rules, self.mode);
+        let reports = Arc::new(Reports::new(self.name, self.listener, self.mode));
+        let (rules, their_reports) = (self.rules, Arc::clone(&reports));
         let make = move |key: &K| {
             let key = Arc::from(format!("{key:?}"));
-            Circuit::new(rules, mode, Some(key), Arc::clone(&reports))
+            Circuit::new(rules, Some(key), Arc::clone(&their_reports))
         };
-        Ok(CircuitBreakerLayer { circuits: PerKey::new(max_keys, key, make)?, classifier: self.classifier })
+        let circuits = PerKey::new(max_keys, key, make)?;
+        Ok(CircuitBreakerLayer { circuits, reports, classifier: self.classifier })
     }
 }
 

@@ -36,8 +36,9 @@
 //!   the same, however long the window.
 //! - **Open**, it refuses at once with [`Rejection::CircuitOpen`](crate::Rejection::CircuitOpen), which says when to come back.
 //! - **Half-open**, once the wait is over, it lets a few probes pass and refuses the rest. It closes as soon as enough of
-//!   them went well, and opens again, for longer, as soon as too many did not. Probes that hang open it again
-//!   when the next call comes after `probe_timeout`.
+//!   them went well, and opens again, for longer, as soon as too many did not. Probes are judged by the rules that open it:
+//!   where only failures in a row do, one failure opens it again. If no probe was answered for `probe_timeout`, whether they
+//!   hang or were given up by their callers, the next call opens it again.
 //!
 //! What counts:
 //!
@@ -48,6 +49,7 @@
 //! | [`Fault::Overload`](crate::Fault::Overload) | as a failure, unless `overload_counts(false)` | no: the service is alive |
 //! | [`Fault::Caller`](crate::Fault::Caller) | not at all | no |
 //! | dropped before it ended | as slow, if older than the threshold of `slow_calls`; else not at all | no |
+//! | dropped because a [hedge](crate::hedge) was faster | not at all | no |
 //!
 //! - A success never opens the circuit, unless it was slow.
 //! - Each outcome carries the generation that admitted it. What comes back after the circuit has changed its state
@@ -89,7 +91,8 @@
 //!
 //! Metrics: `palisade_circuit_transitions_total{layer, to}`, `palisade_circuit_refused_total{layer}`,
 //! `palisade_circuit_suppressed_total{layer}` (would have opened in [`Mode::MetricsOnly`]), and the gauge
-//! `palisade_circuits_open{layer}`: circuits that are open or half-open.
+//! `palisade_circuits_open{layer}`: circuits that are open or half-open. State changes are tracing events too: `warn` when
+//! it opens, else `info`.
 //!
 //! The window of ten buckets and the rule "ratio or failures in a row" follow [Linkerd]; slow calls, modes and bounded
 //! probes follow [resilience4j]. Longer waits at each opening are those of an exponential backoff.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::window::{Counted, Span, Sums, Window};
 use crate::{
-    Backoff,
+    Backoff, Jitter,
     clock::Instant,
     sync::{
         Mutex,
@@ -49,7 +49,7 @@ pub enum Mode {
     /// It opens and closes by itself. The default.
     #[default]
     Normal,
-    /// It refuses nothing, and reports when it would have opened.
+    /// It refuses nothing, and reports when it would have opened: at most as often as it would.
     MetricsOnly,
     /// It refuses every call.
     ForcedOpen,
@@ -127,6 +127,8 @@ pub(super) enum Outcome {
     Neutral,
     /// The caller gave up.
     Dropped,
+    /// Another attempt of the same request was faster.
+    Superseded,
 }
 
 /// The leave to make one call.
@@ -196,7 +198,9 @@ struct Rest {
     mode: Mode,
     // How often it has opened without having been closed for long between.
     openings: u32,
+    // The last wait, and what jitter could have made of it at most.
     wait: Duration,
+    longest_wait: Duration,
     closed_at: Instant,
     probing: Probing,
 }
@@ -208,7 +212,8 @@ struct Probing {
     ended: u32,
     failed: u32,
     slow: u32,
-    last_admitted: Instant,
+    // Since when there are probes of which no answer has come.
+    unanswered: Option<Instant>,
 }
 
 /// Figures of a circuit at a moment.
@@ -236,8 +241,9 @@ impl Core {
                 mode,
                 openings: 0,
                 wait: Duration::ZERO,
+                longest_wait: Duration::ZERO,
                 closed_at: now,
-                probing: Probing::begin(now),
+                probing: Probing::NONE,
             }),
         }
     }
@@ -278,7 +284,7 @@ impl Core {
                 if wait > 0 {
                     return (Err(Some(Duration::from_nanos(wait))), None);
                 }
-                rest.probing = Probing::begin(now);
+                rest.probing = Probing::NONE;
                 change = Some(self.turn(phase, Phase::HALF_OPEN, Cause::WaitOver, None));
                 phase = self.phase();
             }
@@ -287,14 +293,14 @@ impl Core {
             _ => return (Ok(Ticket { phase, started: now }), None),
         }
         let probing = &mut rest.probing;
-        if probing.admitted < self.rules.probes {
-            probing.admitted += 1;
-            probing.last_admitted = now;
-            return (Ok(Ticket { phase, started: now }), change);
-        }
-        if now.saturating_duration_since(probing.last_admitted) >= self.rules.probe_timeout {
+        let unanswered = *probing.unanswered.get_or_insert(now);
+        if now.saturating_duration_since(unanswered) >= self.rules.probe_timeout {
             let change = self.open(&mut rest, phase, Cause::ProbesTimedOut, now);
             return (Err(change.wait), Some(change));
+        }
+        if probing.admitted < self.rules.probes {
+            probing.admitted += 1;
+            return (Ok(Ticket { phase, started: now }), change);
         }
         (Err(None), change)
     }
@@ -308,14 +314,15 @@ impl Core {
             .is_some_and(|slow| now.saturating_duration_since(ticket.started) > slow.longer_than);
         let counted = match outcome {
             Outcome::Success => Counted { failed: false, slow },
-            Outcome::Overload if !self.rules.overload_counts => return self.forget(ticket),
+            Outcome::Overload if !self.rules.overload_counts => return self.forget(ticket, Some(now)),
             Outcome::Failure | Outcome::Overload => Counted { failed: true, slow },
             // Whoever gave up on a call that was slow by then has seen as much as one who waited for it.
             Outcome::Dropped if slow => Counted { failed: false, slow },
-            Outcome::Dropped | Outcome::Neutral => return self.forget(ticket),
+            Outcome::Neutral => return self.forget(ticket, Some(now)),
+            Outcome::Dropped | Outcome::Superseded => return self.forget(ticket, None),
         };
         if ticket.phase.kind() != Phase::CLOSED || ticket.phase.0 != self.phase.load(Acquire) {
-            return self.record_probe(ticket, counted, now);
+            return self.record_probe(ticket, outcome, counted.slow, now);
         }
         let generation = ticket.phase.generation();
         if !self.window.add(generation, counted, now) && !self.add_with_room(ticket, counted, now) {
@@ -338,13 +345,16 @@ impl Core {
         self.trip(ticket, cause, now)
     }
 
-    /// Ends a call that says nothing about the service.
+    /// Ends a call that does not count, which was answered then if it was at all.
     #[inline]
-    fn forget(&self, ticket: Ticket) -> Option<Change> {
+    fn forget(&self, ticket: Ticket, answered: Option<Instant>) -> Option<Change> {
         if ticket.phase.kind() == Phase::HALF_OPEN {
             let mut rest = lock(&self.rest);
             if self.phase() == ticket.phase {
                 rest.probing.admitted = rest.probing.admitted.saturating_sub(1);
+                if let Some(now) = answered {
+                    rest.probing.answered(now);
+                }
             }
         }
         None
@@ -364,7 +374,7 @@ impl Core {
     }
 
     #[cold]
-    fn record_probe(&self, ticket: Ticket, counted: Counted, now: Instant) -> Option<Change> {
+    fn record_probe(&self, ticket: Ticket, outcome: Outcome, slow: bool, now: Instant) -> Option<Change> {
         if ticket.phase.kind() != Phase::HALF_OPEN {
             return None;
         }
@@ -373,13 +383,22 @@ impl Core {
         if phase != ticket.phase {
             return None;
         }
+        let Rules { probes, failure_ratio, consecutive_failures, .. } = self.rules;
+        // A probe is judged by the rules that open the circuit, and by no other.
+        let failed = match outcome {
+            Outcome::Failure => failure_ratio.is_some() || consecutive_failures.is_some(),
+            Outcome::Overload => failure_ratio.is_some(),
+            _ => false,
+        };
         let probing = &mut rest.probing;
         probing.ended += 1;
-        probing.failed += u32::from(counted.failed);
-        probing.slow += u32::from(counted.slow);
-        let probes = self.rules.probes;
+        probing.failed += u32::from(failed);
+        probing.slow += u32::from(slow);
+        if outcome != Outcome::Dropped {
+            probing.answered(now);
+        }
         // Without a limit on the share of failures, one failure is enough.
-        let most_failed = probes_for(self.rules.failure_ratio.unwrap_or(0.0), probes);
+        let most_failed = failure_ratio.map_or(1, |ratio| probes_for(ratio, probes));
         let most_slow = self.rules.slow.map_or(u32::MAX, |slow| probes_for(slow.ratio, probes));
         if probing.failed >= most_failed || probing.slow >= most_slow {
             return Some(self.open(&mut rest, phase, Cause::ProbesFailed, now));
@@ -416,8 +435,13 @@ impl Core {
             return None;
         }
         if rest.mode == Mode::MetricsOnly {
+            // It would be open still, and count nothing.
+            if now.as_nanos() < self.probe_at.load(Relaxed) {
+                return None;
+            }
+            let wait = self.next_wait(&mut rest, phase, now);
             let change = self.close(&mut rest, phase, cause, now);
-            return Some(Change { to: CircuitState::Open, suppressed: true, ..change });
+            return Some(Change { to: CircuitState::Open, wait: Some(wait), suppressed: true, ..change });
         }
         Some(self.open(&mut rest, phase, cause, now))
     }
@@ -435,22 +459,30 @@ impl Core {
     #[inline]
     fn none_in_a_row(&self, generation: u64) {
         // Usually there is nothing to do: a write would make every thread wait for the others.
-        let word = self.in_a_row.load(Relaxed);
         let none = (generation & 0xffff_ffff) << 32;
-        if word != none && word >> 32 == none >> 32 {
-            let _ = self.in_a_row.compare_exchange(word, none, Relaxed, Relaxed);
+        let is_some = |word: u64| word != none && word >> 32 == none >> 32;
+        if is_some(self.in_a_row.load(Relaxed)) {
+            let _ = self.in_a_row.fetch_update(Relaxed, Relaxed, |word| is_some(word).then_some(none));
         }
     }
 
     /// Begins a new generation, open.
     fn open(&self, rest: &mut Rest, from: Phase, cause: Cause, now: Instant) -> Change {
-        // What has been closed for as long as it was open before has recovered: it starts anew.
-        let recovered =
-            from.kind() == Phase::CLOSED && now.saturating_duration_since(rest.closed_at) >= rest.wait;
+        let wait = self.next_wait(rest, from, now);
+        self.turn(from, Phase::OPEN, cause, Some(wait))
+    }
+
+    /// For how long the circuit is to be open this time.
+    fn next_wait(&self, rest: &mut Rest, from: Phase, now: Instant) -> Duration {
+        // What has been closed for as long as it could have been open before has recovered: it starts anew.
+        let recovered = from.kind() == Phase::CLOSED
+            && now.saturating_duration_since(rest.closed_at) >= rest.longest_wait;
         rest.openings = if recovered { 1 } else { rest.openings.saturating_add(1) };
-        rest.wait = self.rules.open_for.wait(rest.openings, rest.wait, fastrand::f64());
+        let backoff = self.rules.open_for;
+        rest.wait = backoff.wait(rest.openings, rest.wait, fastrand::f64());
+        rest.longest_wait = backoff.with_jitter(Jitter::None).wait(rest.openings, Duration::ZERO, 1.0);
         self.probe_at.store((now + rest.wait).as_nanos(), Relaxed);
-        self.turn(from, Phase::OPEN, cause, Some(rest.wait))
+        rest.wait
     }
 
     /// Begins a new generation, closed.
@@ -486,12 +518,17 @@ impl Core {
 
     fn begin(&self, rest: &mut Rest, now: Instant) -> Change {
         rest.openings = 0;
-        rest.wait = Duration::ZERO;
+        (rest.wait, rest.longest_wait) = (Duration::ZERO, Duration::ZERO);
+        self.probe_at.store(0, Relaxed);
         let phase = self.phase();
         match kind_of(rest.mode) {
             Phase::CLOSED => self.close(rest, phase, Cause::Operator, now),
             kind => self.turn(phase, kind, Cause::Operator, None),
         }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        lock(&self.rest).mode
     }
 
     pub(super) fn state(&self) -> CircuitState {
@@ -530,8 +567,11 @@ impl Core {
 }
 
 impl Probing {
-    const fn begin(now: Instant) -> Self {
-        Self { admitted: 0, ended: 0, failed: 0, slow: 0, last_admitted: now }
+    const NONE: Self = Self { admitted: 0, ended: 0, failed: 0, slow: 0, unanswered: None };
+
+    /// The service has answered a probe: it is given time for the others.
+    fn answered(&mut self, now: Instant) {
+        self.unanswered = (self.admitted > self.ended).then_some(now);
     }
 }
 

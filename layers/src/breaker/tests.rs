@@ -204,6 +204,104 @@ mod exact {
     }
 
     #[test]
+    fn probes_that_are_all_dropped_open_it_again_too() {
+        let mut circuit = Driven::new(rules());
+        circuit.open();
+        circuit.wait(1_000);
+        // Callers that give up long before a call is slow, each making room for the next.
+        for _ in 0..10 {
+            let probe = circuit.admit().unwrap();
+            circuit.wait(50);
+            circuit.end(probe, Outcome::Dropped);
+        }
+        let (refused, change) = circuit.core.admit(circuit.now);
+        assert_eq!(refused.unwrap_err(), Some(ms(2_000)));
+        assert_eq!(change.unwrap().cause, Cause::ProbesTimedOut);
+    }
+
+    #[test]
+    fn a_service_that_answers_probes_is_given_time_for_the_others() {
+        let mut circuit = Driven::new(rules());
+        circuit.open();
+        circuit.wait(1_000);
+        let hangs = circuit.admit().unwrap();
+        for _ in 0..10 {
+            circuit.wait(400);
+            assert_eq!(circuit.call(Outcome::Neutral), None, "a bad request, but an answer");
+        }
+        circuit.wait(499);
+        assert!(circuit.admit().is_ok());
+        circuit.wait(1);
+        assert!(circuit.admit().is_err());
+        assert_eq!(circuit.end(hangs, Outcome::Success), None, "too late");
+        // With nothing under way, nothing is waited for.
+        let mut idle = Driven::new(rules());
+        idle.open();
+        idle.wait(1_000);
+        idle.call(Outcome::Success);
+        idle.wait(3_600_000);
+        assert_eq!(idle.call(Outcome::Success).unwrap().cause, Cause::ProbesSucceeded);
+    }
+
+    #[test]
+    fn a_probe_is_judged_by_the_rules_that_are_on() {
+        let slow_only = Rules { failure_ratio: None, ..rules() };
+        let row_only = Rules { failure_ratio: None, slow: None, consecutive_failures: Some(3), ..rules() };
+        let half_open = |rules| {
+            let mut circuit = Driven::new(rules);
+            for _ in 0..4 {
+                let ticket = circuit.admit();
+                circuit.wait(101);
+                ticket.ok().map(|ticket| circuit.end(ticket, Outcome::Failure));
+            }
+            assert_eq!(circuit.core.state(), CircuitState::Open);
+            circuit.wait(1_000);
+            circuit
+        };
+        let fast_again = half_open(slow_only);
+        fast_again.call(Outcome::Failure);
+        assert_eq!(fast_again.call(Outcome::Failure).unwrap().cause, Cause::ProbesSucceeded);
+        let alive = half_open(row_only);
+        alive.call(Outcome::Overload);
+        assert_eq!(alive.call(Outcome::Overload).unwrap().cause, Cause::ProbesSucceeded);
+        assert_eq!(half_open(row_only).call(Outcome::Failure).unwrap().cause, Cause::ProbesFailed);
+        assert_eq!(half_open(rules()).call(Outcome::Overload).unwrap().cause, Cause::ProbesFailed);
+    }
+
+    #[test]
+    fn a_superseded_call_is_neutral_however_old() {
+        let mut circuit = Driven::new(rules());
+        for _ in 0..100 {
+            let ticket = circuit.admit().unwrap();
+            circuit.wait(1_000);
+            assert_eq!(circuit.end(ticket, Outcome::Superseded), None);
+        }
+        assert_eq!(circuit.calls_in_window(), 0);
+    }
+
+    #[test]
+    fn waits_are_jittered_within_the_upper_half_and_a_short_one_is_no_recovery() {
+        let open_for = Backoff::exponential(ms(1_000), ms(64_000)).unwrap().at_least_half();
+        let mut waits = Vec::new();
+        for _ in 0..200 {
+            let mut circuit = Driven::new(Rules { open_for, ..rules() });
+            circuit.open();
+            let first = circuit.core.figures(circuit.now).retry_after.unwrap();
+            circuit.wait(1_000);
+            circuit.call(Outcome::Success);
+            circuit.call(Outcome::Success);
+            circuit.wait(999);
+            circuit.open();
+            let second = circuit.core.figures(circuit.now).retry_after.unwrap();
+            assert!((ms(1_000)..=ms(2_000)).contains(&second), "{second:?}");
+            waits.push(first);
+        }
+        let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*shortest >= ms(500) && *shortest < ms(600), "{shortest:?}");
+        assert!(*longest <= ms(1_000) && *longest > ms(900), "{longest:?}");
+    }
+
+    #[test]
     fn a_dropped_probe_makes_room_for_another() {
         let mut circuit = Driven::new(rules());
         circuit.open();
@@ -258,9 +356,16 @@ mod exact {
         assert_eq!(circuit.admit().unwrap_err(), None);
 
         circuit.core.set_mode(Mode::MetricsOnly, circuit.now);
-        let suppressed: Vec<_> = (0..12).filter_map(|_| circuit.call(Outcome::Failure)).collect();
-        assert_eq!(suppressed.len(), 3, "at each fourth failure");
-        assert!(suppressed.iter().all(|change| change.suppressed && change.to == CircuitState::Open));
+        let mut suppressed = Vec::new();
+        for _ in 0..3 {
+            let failures = (0..1_000).filter_map(|_| circuit.call(Outcome::Failure));
+            suppressed.extend(failures.map(|change| {
+                assert!(change.suppressed && change.to == CircuitState::Open);
+                change.wait.unwrap()
+            }));
+            circuit.wait(1_500);
+        }
+        assert_eq!(suppressed, [ms(1_000); 3], "as often as it would have opened, and no more");
         assert_eq!(circuit.core.state(), CircuitState::Closed);
 
         assert_eq!(circuit.core.set_mode(Mode::MetricsOnly, circuit.now), None);
@@ -322,6 +427,8 @@ mod beside_a_model {
         openings: u32,
         closed_at: u64,
         probes: Vec<(usize, u64)>,
+        // Since when probes have not been answered.
+        unanswered: Option<u64>,
     }
 
     #[derive(Clone, Copy)]
@@ -338,6 +445,7 @@ mod beside_a_model {
             self.since = now;
             self.calls.clear();
             self.probes.clear();
+            self.unanswered = None;
             if state == CircuitState::Closed {
                 self.closed_at = now;
             }
@@ -359,13 +467,12 @@ mod beside_a_model {
                 CircuitState::Open => false,
                 CircuitState::HalfOpen => {
                     let used = self.probes.len() + self.calls.len();
-                    let room = used < self.rules.probes as usize;
-                    let last = self.probes.iter().chain(&[]).map(|probe| probe.1).max();
-                    let last = last.max(self.calls.iter().map(|call| call.0).max());
-                    if !room && last.is_some_and(|last| now - last >= 500) {
+                    let unanswered = *self.unanswered.get_or_insert(now);
+                    if now - unanswered >= 500 {
                         self.open(now);
+                        return None;
                     }
-                    room
+                    used < self.rules.probes as usize
                 }
             };
             if admitted && self.state == CircuitState::HalfOpen {
@@ -380,6 +487,9 @@ mod beside_a_model {
             }
             self.probes.retain(|probe| probe.0 != call.id);
             let slow = now - call.at > 100;
+            if outcome != Outcome::Dropped {
+                self.unanswered = (!self.probes.is_empty()).then_some(now);
+            }
             if outcome == Outcome::Neutral || (outcome == Outcome::Dropped && !slow) {
                 return;
             }
@@ -505,6 +615,7 @@ mod beside_a_model {
                 openings: 0,
                 closed_at: 0,
                 probes: Vec::new(),
+                unanswered: None,
             };
             let (mut now, mut under_way) = (0, Vec::new());
             for (id, step) in steps.into_iter().enumerate() {
@@ -568,6 +679,27 @@ mod models {
             let changes = [fail(Arc::clone(&core))(), other.join().unwrap()];
             assert_eq!(changes.iter().flatten().count(), 1);
             assert_eq!(core.state(), CircuitState::Open);
+        });
+    }
+
+    /// A success between two failures ends the row, whatever the others do at that moment.
+    #[test]
+    fn loom_a_success_ends_the_row_of_failures() {
+        loom::model(|| {
+            let now = Instant::now();
+            let rules = Rules { consecutive_failures: Some(4), minimum_calls: 100, ..rules() };
+            let core = Arc::new(Core::new(rules, Mode::Normal, now));
+            let end = |core: &Core, outcome| core.record(core.admit(now).0.unwrap(), outcome, now);
+            end(&core, Outcome::Failure);
+            end(&core, Outcome::Failure);
+            let other = {
+                let core = Arc::clone(&core);
+                thread::spawn(move || core.record(core.admit(now).0.unwrap(), Outcome::Failure, now))
+            };
+            end(&core, Outcome::Success);
+            let during = other.join().unwrap();
+            assert_eq!(during, None);
+            assert_eq!(end(&core, Outcome::Failure), None, "two in a row since the success at most");
         });
     }
 

@@ -99,16 +99,30 @@ impl Budget {
 
     /// Takes a token for one repeat, or says that none is left. Never waits.
     pub fn withdraw(&self) -> bool {
-        let granted = self.shared.tokens.withdraw(Instant::now());
-        let counter = if granted { &self.shared.granted } else { &self.shared.refused };
-        counter.increment(1);
-        self.shared.balance.set(self.shared.tokens.balance());
+        let granted = self.shared.tokens.take(Instant::now());
+        self.count(granted);
         granted
     }
 
-    /// Gives back a token for a repeat that was not made after all.
-    pub(crate) fn refund(&self) {
-        self.shared.tokens.refund();
+    /// Takes a token if another budget, which is asked second, grants one too.
+    pub(crate) fn withdraw_both(&self, other: Option<&Self>) -> Result<(), Empty> {
+        if !self.shared.tokens.take(Instant::now()) {
+            self.count(false);
+            return Err(Empty::This);
+        }
+        if other.is_some_and(|other| !other.withdraw()) {
+            self.shared.tokens.give_back();
+            return Err(Empty::Other);
+        }
+        self.count(true);
+        Ok(())
+    }
+
+    fn count(&self, granted: bool) {
+        self.shared.tokens.count(granted);
+        let counter = if granted { &self.shared.granted } else { &self.shared.refused };
+        counter.increment(1);
+        self.shared.balance.set(self.shared.tokens.balance());
     }
 
     /// What the budget holds now, and what became of it so far.
@@ -121,6 +135,13 @@ impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Budget").field(&self.snapshot()).finish()
     }
+}
+
+/// Which of two budgets had no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Empty {
+    This,
+    Other,
 }
 
 /// What a [`Budget`] holds at a moment.

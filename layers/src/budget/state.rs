@@ -46,17 +46,19 @@ impl Tokens {
         room
     }
 
-    pub(super) fn withdraw(&self, now: Instant) -> bool {
+    pub(super) fn take(&self, now: Instant) -> bool {
         self.pay_reserve(now);
-        let taken = self.balance.fetch_update(Relaxed, Relaxed, |units| units.checked_sub(TOKEN));
-        let counter = if taken.is_ok() { &self.granted } else { &self.refused };
-        counter.fetch_add(1, Relaxed);
-        taken.is_ok()
+        self.balance.fetch_update(Relaxed, Relaxed, |units| units.checked_sub(TOKEN)).is_ok()
     }
 
-    pub(super) fn refund(&self) {
+    /// For a repeat that is not made after all.
+    pub(super) fn give_back(&self) {
         self.add(TOKEN);
-        self.granted.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn count(&self, granted: bool) {
+        let counter = if granted { &self.granted } else { &self.refused };
+        counter.fetch_add(1, Relaxed);
     }
 
     pub(super) fn balance(&self) -> f64 {
@@ -91,6 +93,15 @@ impl Tokens {
         if earned > 0 && self.reserve_paid.compare_exchange(paid, now, Relaxed, Relaxed).is_ok() {
             self.add(earned);
         }
+    }
+}
+
+#[cfg(test)]
+impl Tokens {
+    fn withdraw(&self, now: Instant) -> bool {
+        let granted = self.take(now);
+        self.count(granted);
+        granted
     }
 }
 

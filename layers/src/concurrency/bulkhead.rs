@@ -14,6 +14,7 @@ use super::state::Places;
 use crate::{
     Rejection, TimeoutScope,
     clock::Instant,
+    keyed::Keep,
     sync::atomic::{AtomicU32, Ordering::Acquire},
     telemetry::{self, Counter, Gauge},
     timer::{Due, Timer},
@@ -62,6 +63,8 @@ pub(super) enum Asked {
     Waiting(Turn),
     Refused(Rejection),
 }
+
+impl Keep for Bulkhead {}
 
 impl Bulkhead {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {

@@ -76,7 +76,7 @@ where
         if let Poll::Ready(outcome) = this.timer.inside(cx, |cx| this.call.as_mut().poll(cx)) {
             return Poll::Ready(outcome);
         }
-        ready!(this.timer.poll(cx, || Due::at_given(deadline, deadline - allowed)));
+        ready!(this.timer.poll(cx, || Due::at(deadline)));
         this.call.end();
         telemetry::count_timeout(this.name, TimeoutScope::Total);
         Poll::Ready(Err(Rejection::timed_out(TimeoutScope::Total, allowed).into()))

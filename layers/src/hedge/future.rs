@@ -16,6 +16,7 @@ use crate::{
     clock::Instant,
     readiness::Spare,
     request::{Repeat, Why},
+    superseded::drop_loser,
     timer::{Due, Timer},
 };
 
@@ -46,7 +47,7 @@ pin_project! {
 pin_project! {
     #[project = SecondProj]
     enum Second<S, F, Req> {
-        Waiting { timer: Timer, delay: Duration, spare: Option<Req> },
+        Waiting { timer: Timer, delay: Option<Duration>, spare: Option<Req> },
         Readying { service: S, request: Option<Req> },
         Calling { #[pin] future: F },
         // There will be none, or it has ended.
@@ -65,12 +66,37 @@ pub(super) struct Kept<S, C> {
 /// Sees to it that every call is measured and every second attempt counted, dropped ones included.
 struct Watch<S, C> {
     kept: Arc<CachePadded<Kept<S, C>>>,
-    began: Instant,
+    // At the first poll: what a call waits for before that is not the service's doing.
+    began: Option<Instant>,
     hedged: bool,
     ended: bool,
 }
 
 impl<S, C> Watch<S, C> {
+    #[inline]
+    fn began(&mut self) -> Instant {
+        *self.began.get_or_insert_with(Instant::now)
+    }
+
+    /// The call has an answer, or a failure.
+    #[inline]
+    fn measure(&mut self, fault: Fault) {
+        let (began, now) = (self.began(), Instant::now());
+        self.ended = true;
+        if fault == Fault::None {
+            self.kept.shared.measure(began, now);
+        } else {
+            self.kept.shared.measure_failure(began, now);
+        }
+    }
+
+    /// A second attempt is on its way.
+    #[cold]
+    fn fired(&mut self) {
+        let began = self.began();
+        self.kept.shared.fired(Instant::now().saturating_duration_since(began));
+    }
+
     fn end(&mut self, outcome: Outcome) {
         if self.hedged {
             self.hedged = false;
@@ -82,8 +108,8 @@ impl<S, C> Watch<S, C> {
 impl<S, C> Drop for Watch<S, C> {
     fn drop(&mut self) {
         self.end(Outcome::Dropped);
-        if !self.ended {
-            self.kept.shared.measure_failure(self.began, Instant::now());
+        if let (false, Some(began)) = (self.ended, self.began) {
+            self.kept.shared.measure_failure(began, Instant::now());
         }
     }
 }
@@ -92,22 +118,14 @@ impl<S, C, Req> HedgeFuture<S, C, Req>
 where
     S: Service<Req>,
 {
-    pub(super) fn new(
-        first: S::Future,
-        second: Option<(Req, Duration)>,
-        kept: Arc<CachePadded<Kept<S, C>>>,
-        began: Instant,
-    ) -> Self {
-        Self {
-            first: First::Calling { future: first },
-            second: match second {
-                Some((spare, delay)) => {
-                    Second::Waiting { timer: Timer::unarmed(), delay, spare: Some(spare) }
-                }
-                None => Second::None,
-            },
-            watch: Watch { kept, began, hedged: false, ended: false },
-        }
+    /// A call whose request may be sent again, from `spare`, if there is one.
+    pub(super) fn new(first: S::Future, spare: Option<Req>, kept: Arc<CachePadded<Kept<S, C>>>) -> Self {
+        let second = match spare {
+            Some(spare) => Second::Waiting { timer: Timer::unarmed(), delay: None, spare: Some(spare) },
+            None => Second::None,
+        };
+        let watch = Watch { kept, began: None, hedged: false, ended: false };
+        Self { first: First::Calling { future: first }, second, watch }
     }
 }
 
@@ -122,23 +140,18 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        this.watch.began();
         if let FirstProj::Calling { future } = this.first.as_mut().project()
             && let Poll::Ready(outcome) = future.poll(cx)
         {
-            let now = Instant::now();
             let fault = this.watch.kept.classifier.classify(outcome.as_ref()).fault();
-            if fault == Fault::None {
-                this.watch.kept.shared.measure(this.watch.began, now);
-            } else {
-                this.watch.kept.shared.measure_failure(this.watch.began, now);
-            }
-            this.watch.ended = true;
+            this.watch.measure(fault);
             // A failure leaves it to the second attempt, where there is one that can do better.
             let decided = matches!(fault, Fault::None | Fault::Caller)
                 || !matches!(*this.second, Second::Calling { .. });
             if decided {
                 this.watch.end(Outcome::Lost);
-                this.second.set(Second::None);
+                drop_loser(|| this.second.set(Second::None));
                 return Poll::Ready(outcome);
             }
             this.first.set(First::Failed);
@@ -164,35 +177,41 @@ where
         let next = match this.second.as_mut().project() {
             SecondProj::None => return Poll::Pending,
             SecondProj::Waiting { timer, delay, spare } => {
-                let due = this.watch.began + *delay;
-                ready!(timer.poll(cx, || Due::at(due)));
-                // Waiting -> Readying, if the request still says so, and there is room.
-                let request = spare.take().and_then(|spare| spare.repeat(Why::Hedge));
-                match request.ok_or(Refused::NotAllowed).and_then(|request| {
-                    this.watch.kept.shared.withdraw()?;
-                    Ok(request)
-                }) {
-                    Ok(request) => {
-                        this.watch.hedged = true;
-                        this.watch.kept.shared.fired(*delay);
-                        Second::Readying { service: this.watch.kept.spare.fresh(), request: Some(request) }
-                    }
-                    Err(why) => {
-                        this.watch.kept.shared.count_refused(why);
-                        Second::None
+                let began = this.watch.began();
+                if delay.is_none() {
+                    *delay = this.watch.kept.shared.delay(began);
+                }
+                match *delay {
+                    None => Second::None,
+                    Some(delay) => {
+                        ready!(timer.poll(cx, || Due::at(began + delay)));
+                        // Waiting -> Readying, if the request still says so.
+                        let request = spare.take().and_then(|spare| spare.repeat(Why::Hedge));
+                        if request.is_none() {
+                            this.watch.kept.shared.count_refused(Refused::NotAllowed);
+                            Second::None
+                        } else {
+                            Second::Readying { service: this.watch.kept.spare.fresh(), request }
+                        }
                     }
                 }
             }
-            SecondProj::Readying { service, request } => match (service.poll_ready(cx), request.take()) {
-                (Poll::Pending, waiting) => {
-                    *request = waiting;
-                    return Poll::Pending;
-                }
-                (Poll::Ready(Ok(())), Some(request)) => Second::Calling { future: service.call(request) },
-                (Poll::Ready(_), _) => {
-                    this.watch.end(Outcome::Failed);
-                    Second::None
-                }
+            SecondProj::Readying { service, request } => match service.poll_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => Second::None,
+                // Readying -> Calling, if there is room. Last, so that only what is sent is paid for.
+                Poll::Ready(Ok(())) => match (request.take(), this.watch.kept.shared.withdraw()) {
+                    (Some(request), Ok(())) => {
+                        this.watch.hedged = true;
+                        this.watch.fired();
+                        Second::Calling { future: service.call(request) }
+                    }
+                    (_, Err(why)) => {
+                        this.watch.kept.shared.count_refused(why);
+                        Second::None
+                    }
+                    (None, Ok(())) => Second::None,
+                },
             },
             SecondProj::Calling { future } => {
                 let Poll::Ready(outcome) = future.poll(cx) else {
@@ -200,19 +219,14 @@ where
                 };
                 let first_failed = matches!(*this.first, First::Failed);
                 let fault = this.watch.kept.classifier.classify(outcome.as_ref()).fault();
-                match fault {
-                    Fault::None => {
-                        if !first_failed {
-                            this.watch.kept.shared.measure(this.watch.began, Instant::now());
-                            this.watch.ended = true;
-                        }
-                        this.watch.end(Outcome::Won);
-                    }
-                    _ => this.watch.end(Outcome::Failed),
-                }
+                this.watch.end(if fault == Fault::None { Outcome::Won } else { Outcome::Failed });
                 if first_failed || matches!(fault, Fault::None | Fault::Caller) {
-                    // The other one is dropped now, and not when the caller gets to it.
-                    this.first.set(First::Failed);
+                    if !first_failed {
+                        // The first attempt has taken that long at least.
+                        this.watch.measure(fault);
+                    }
+                    // It is dropped now, and not when the caller gets to it.
+                    drop_loser(|| this.first.set(First::Failed));
                     this.second.set(Second::None);
                     return Poll::Ready(outcome);
                 }

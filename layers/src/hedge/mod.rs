@@ -29,15 +29,16 @@
 //!
 //! # What it does
 //!
-//! - It measures how long calls take, and waits for a percentile of that, of the last half minute, before it sends the
-//!   request again. While there is no estimate it only measures: for the first three seconds, with too few calls to tell
+//! - It measures how long calls take from their first poll, and waits for a percentile of that, of the last half minute,
+//!   before it sends the request again. All calls through the layer are measured together: give reads and slow writes layers of
+//!   their own. While there is no estimate it only measures: for the first three seconds, with too few calls to tell
 //!   (twenty for the 95th percentile), or while the estimate is above `max_delay`, when all calls are slow and a
 //!   second attempt would only add to that.
 //! - Only a request that allows it ([`Why::Hedge`](crate::Why::Hedge)) is sent again. It is asked again just before that
 //!   happens. A request of unknown idempotence never allows it.
 //! - A second attempt needs room in the layer's own limit, `max_extra_load`, and a token of the shared budget, where one
-//!   was given. If either is exhausted the first attempt just goes on.
-//! - The answer that comes first counts, and the other attempt is dropped. If one of two fails, the other decides, unless
+//!   was given. If either is exhausted the first attempt just goes on. Only what is really sent is paid for.
+//! - The answer that comes first counts, and the other attempt is dropped; a breaker further in does not count that. If one of two fails, the other decides, unless
 //!   the failure is the caller's ([`Fault::Caller`](crate::Fault::Caller)).
 //! - If the first attempt fails before the second has begun, the caller gets the error at once: what to do about failures is
 //!   the retry's business.

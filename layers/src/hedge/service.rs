@@ -10,7 +10,6 @@ use tower::Service;
 use super::{HedgeFuture, future::Kept, state::Shared};
 use crate::{
     class::Classify,
-    clock::Instant,
     readiness::Spare,
     request::{Repeat, Why},
 };
@@ -43,11 +42,10 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let now = Instant::now();
         let shared = &self.kept.shared;
         shared.count_call();
-        let second = shared.delay(now).and_then(|delay| Some((request.repeat(Why::Hedge)?, delay)));
-        HedgeFuture::new(self.inner.call(request), second, Arc::clone(&self.kept), now)
+        let spare = if shared.may_hedge() { request.repeat(Why::Hedge) } else { None };
+        HedgeFuture::new(self.inner.call(request), spare, Arc::clone(&self.kept))
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     Budget, BudgetSnapshot,
+    budget::Empty,
     clock::Instant,
     latency::Latencies,
     telemetry::{Counter, Gauge},
@@ -95,6 +96,16 @@ impl Shared {
         }
     }
 
+    /// Whether there may be a second attempt, as far as can be told without a look at the clock.
+    #[inline]
+    pub(super) fn may_hedge(&self) -> bool {
+        self.enabled.load(Relaxed)
+            && match self.delay {
+                Delay::Fixed(_) => true,
+                Delay::Percentile { .. } => self.latencies.has_estimate(),
+            }
+    }
+
     /// How long to wait before the second attempt, if there may be one.
     #[inline]
     pub(super) fn delay(&self, now: Instant) -> Option<Duration> {
@@ -121,14 +132,10 @@ impl Shared {
         if !self.enabled.load(Relaxed) {
             return Err(Refused::NotAllowed);
         }
-        if !self.limit.withdraw() {
-            return Err(Refused::Limit);
-        }
-        if self.budget.as_ref().is_some_and(|budget| !budget.withdraw()) {
-            self.limit.refund();
-            return Err(Refused::Budget);
-        }
-        Ok(())
+        self.limit.withdraw_both(self.budget.as_ref()).map_err(|empty| match empty {
+            Empty::This => Refused::Limit,
+            Empty::Other => Refused::Budget,
+        })
     }
 
     /// Notes how long an attempt took, or has taken so far.

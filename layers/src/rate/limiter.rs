@@ -16,6 +16,7 @@ use super::state::{Gcra, Permit, Rate, Short};
 use crate::{
     Rejection,
     clock::Instant,
+    keyed::Keep,
     line::{Joined, Line},
     telemetry::{Counter, Gauge},
     timer::{Due, Timer},
@@ -79,6 +80,8 @@ pub(super) enum Asked {
     Waiting(Turn),
     Refused(Rejection),
 }
+
+impl Keep for Limiter {}
 
 impl Limiter {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {

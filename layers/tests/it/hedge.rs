@@ -191,11 +191,24 @@ async fn an_operator_can_switch_it_off() {
 async fn a_second_attempt_waits_for_its_service_while_the_first_goes_on() {
     let gate = Gate::open();
     let leaf = Leaf::new([Step::AnswerAfter(ms(100)), Step::Answer]);
-    let mut service = fixed().build().unwrap().layer(Gated::new(leaf.clone(), &gate));
+    let layer = fixed().build().unwrap();
+    let mut service = layer.layer(Gated::new(leaf.clone(), &gate));
     let call = service.ready().await.unwrap().call(idempotent(7));
     gate.set(false);
     assert_eq!(call.await, Ok(7));
     assert_eq!(leaf.call_count(), 1, "the second one never became ready");
+    assert_eq!(layer.handle().snapshot().limit.granted, 0, "what is not sent is not paid for");
+}
+
+/// A future that its task gets to late has not waited for the service yet.
+#[tokio::test(start_paused = true)]
+async fn the_delay_runs_from_the_first_poll() {
+    let leaf = Leaf::new([Step::AnswerAfter(ms(5))]);
+    let mut service = fixed().build().unwrap().layer(leaf.clone());
+    let call = service.ready().await.unwrap().call(idempotent(7));
+    tokio::time::advance(ms(100)).await;
+    assert_eq!(call.await, Ok(7));
+    assert_eq!(leaf.call_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
