@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade::{Backoff, DeadlineLayer, RetryLayer, TimeoutLayer};
+use palisade::{
+    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, Rejection, RetryLayer,
+    TimeoutLayer, breaker::CircuitState,
+};
 use tower::ServiceBuilder;
 use tower_cassandra::{BoxClient, Cassandra, Client, Error, ErrorKind, Timeouts};
 
@@ -272,4 +275,123 @@ async fn no_number_of_attempts_gets_past_the_deadline() {
         assert!(ledger.attempts().len() <= 32);
     }
     recovered(&client, Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_opens_the_circuit_which_refuses_at_once_and_closes_by_itself() {
+    let Some(ring) = ring().await else { return };
+    let changes = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&changes);
+    let wait = Duration::from_millis(500);
+    let breaker = CircuitBreakerLayer::builder()
+        .consecutive_failures(5)
+        .probes(2)
+        .open_for(Backoff::exponential(wait, wait).unwrap())
+        .on_transition(move |change| seen.lock().unwrap().push(change.to))
+        .build()
+        .unwrap();
+    let circuit = breaker.handle();
+    let stack = ServiceBuilder::new()
+        .layer(breaker)
+        .layer(TimeoutLayer::new(Timeouts::attempt(ATTEMPT).prepare(ATTEMPT)))
+        .service(ring.session().await);
+    let client = Client::new(stack).boxed();
+    warm(&client).await;
+    {
+        let _paused: Vec<_> = (1..=3).map(|node| ring.cluster.paused(node).unwrap()).collect();
+        while circuit.state() == CircuitState::Closed {
+            assert!(client.execute(SELECT, (1,)).await.unwrap_err().is_timeout());
+        }
+        let (began, mut refused, mut asked) = (Instant::now(), 0, 0);
+        while began.elapsed() < Duration::from_secs(3) {
+            let call = Instant::now();
+            let error = client.execute(INSERT, (1, 1)).await.unwrap_err();
+            if let Some(Rejection::CircuitOpen { .. }) = Rejection::find(&error) {
+                assert!(!error.may_have_been_applied(), "{error}");
+                assert!(call.elapsed() < Duration::from_millis(100), "{:?}", call.elapsed());
+                refused += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            } else {
+                asked += 1;
+            }
+        }
+        // One probe at a time from this caller, each of which hangs for 300 ms and opens it for another 250 to 500.
+        assert!(refused > 100 && asked <= 7, "{refused} refused, {asked} asked");
+    }
+    recovered(&client, Duration::from_secs(20)).await;
+    recovered(&client, Duration::from_secs(1)).await;
+    assert_eq!(circuit.state(), CircuitState::Closed);
+    let changes = changes.lock().unwrap();
+    assert_eq!(changes.first(), Some(&CircuitState::Open));
+    assert_eq!(changes[changes.len() - 2..], [CircuitState::HalfOpen, CircuitState::Closed]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_hangs_fills_the_bulkhead_and_no_more() {
+    let Some(ring) = ring().await else { return };
+    let limit = ConcurrencyLimitLayer::builder()
+        .limit(10)
+        .max_waiting(5)
+        .queue_timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    let places = limit.handle();
+    let stack = ServiceBuilder::new()
+        .layer(limit)
+        .layer(TimeoutLayer::new(Timeouts::attempt(ATTEMPT).prepare(ATTEMPT)))
+        .service(ring.session().await);
+    let client = Client::new(stack).boxed();
+    warm(&client).await;
+    {
+        let _paused: Vec<_> = (1..=3).map(|node| ring.cluster.paused(node).unwrap()).collect();
+        let calls: Vec<_> = (0..100)
+            .map(|k| {
+                let client = client.clone();
+                tokio::spawn(async move { client.execute(SELECT, (k,)).await.unwrap_err() })
+            })
+            .collect();
+        let (mut hung, mut waited, mut refused) = (0, 0, 0);
+        for call in calls {
+            let error = call.await.unwrap();
+            match Rejection::find(&error) {
+                Some(Rejection::ConcurrencyLimited) => refused += 1,
+                Some(Rejection::TimedOut { scope: palisade::TimeoutScope::Queue, .. }) => waited += 1,
+                _ => hung += 1,
+            }
+        }
+        assert_eq!((hung, waited, refused), (10, 5, 85));
+    }
+    recovered(&client, Duration::from_secs(20)).await;
+    assert_eq!((places.snapshot().in_flight, places.snapshot().waiting), (0, 0));
+}
+
+/// Until routing knows which node hangs, a second attempt may meet it again, but not often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_are_hedged_past_a_node_that_hangs() {
+    let Some(ring) = ring().await else { return };
+    let hedge =
+        HedgeLayer::builder().fixed_delay(Duration::from_millis(30)).max_extra_load(1.0).build().unwrap();
+    let hedging = hedge.handle();
+    let stack = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(Timeouts::total(DEADLINE)))
+        .layer(RetryLayer::default())
+        .layer(hedge)
+        .layer(TimeoutLayer::new(Timeouts::attempt(ATTEMPT).prepare(ATTEMPT)))
+        .service(ring.session().await);
+    let client = Client::new(stack).boxed();
+    warm(&client).await;
+    let before = hedging.snapshot().limit.granted;
+    let mut quick = 0;
+    {
+        let _paused = ring.cluster.paused(2).unwrap();
+        for k in 0..60 {
+            let began = Instant::now();
+            let outcome = bounded(client.execute(SELECT, (k % 30,))).await;
+            quick += usize::from(outcome.is_ok() && began.elapsed() < ATTEMPT);
+        }
+    }
+    let hedged = hedging.snapshot().limit.granted - before;
+    assert!(hedged >= 5, "{hedged} second attempts");
+    assert!(quick >= 40, "{quick} of 60 were answered before an attempt would have timed out");
+    recovered(&client, Duration::from_secs(15)).await;
 }
