@@ -117,6 +117,15 @@ pub(crate) fn run(bars: &mut Bars) {
         1.0 / 3.0,
         1.0 / 3.0
     );
+    let (large, small) = (window_of(100_000), window_of(100));
+    compare(
+        bars,
+        "breaker_large_window",
+        "small_window",
+        1.25,
+        large.layer(ReadyLeaf),
+        small.layer(ReadyLeaf),
+    );
     open_breaker(bars);
     limits_and_watches(bars);
 
@@ -124,6 +133,10 @@ pub(crate) fn run(bars: &mut Bars) {
     beside!(bars, "hedge", HedgeLayer::default(), "tower_resilience", theirs, 1.0, 1.0);
     let fixed = HedgeLayer::builder().fixed_delay(Duration::from_millis(100)).build().expect("a layer");
     beside!(bars, "hedge_armed", fixed, "tower_resilience", theirs, 1.0, 1.0);
+}
+
+fn window_of(calls: u32) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder().window_of_calls(calls).build().expect("a layer")
 }
 
 /// The layers that limit, and those that watch.

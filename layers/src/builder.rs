@@ -18,7 +18,7 @@ mod sealed {
 /// wanted, make the layer and say `.layer(...)`.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{convert::Infallible, time::Duration};
 /// use palisade::{Budget, Envelope, ServiceBuilderExt};
 /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 ///
@@ -27,14 +27,17 @@ mod sealed {
 /// let budget = Budget::default();
 /// let service = ServiceBuilder::new()
 ///     .measured("users")
+///     .traced_calls()
 ///     .deadline(Duration::from_secs(2))
 ///     .rate_limit_per_second(5_000.try_into()?)
 ///     .bulkhead(256.try_into()?)
 ///     .retry_within(&budget)
 ///     .hedge_within(&budget)
 ///     .circuit_breaker()
+///     .traced_attempts()
 ///     .attempt_timeout(Duration::from_millis(300))
-///     .service(service_fn(|request: Envelope<u32>| async move { Ok::<_, BoxError>(*request + 1) }));
+///     .boxed_errors()
+///     .service(service_fn(|request: Envelope<u32>| async move { Ok::<_, Infallible>(*request + 1) }));
 ///
 /// assert_eq!(service.oneshot(Envelope::new(41)).await?, 42);
 /// # Ok(())

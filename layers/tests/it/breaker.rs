@@ -1,4 +1,5 @@
 use std::{
+    fmt::Write,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -18,6 +19,8 @@ use palisade::{
 };
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::recorded::Recorded;
 
@@ -438,6 +441,72 @@ fn transitions_refusals_and_open_circuits_are_counted() {
             assert_eq!(figures(), ([0, 0, 0], 0, Some(-1.0)));
         });
     });
+}
+
+/// What is logged of it: level, message, and the cause.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Logged {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if matches!(field.name(), "message" | "cause" | "key") {
+                    write!(self.0, " {value:?}").unwrap();
+                }
+            }
+        }
+        let mut text = Text(event.metadata().level().to_string());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+}
+
+#[test]
+fn every_change_of_state_is_an_event() {
+    let logged = Logged::default();
+    let subscriber = tracing_subscriber::registry().with(logged.clone());
+    tracing::subscriber::with_default(subscriber, || {
+        run_paused(async {
+            let layer =
+                builder().consecutive_failures(1).build_keyed(10, |request: &Request| **request).unwrap();
+            let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS), Step::Answer]));
+            let call = async || service.clone().oneshot(Request::new(7)).await;
+            call().await.unwrap_err();
+            advance(ms(1_000)).await;
+            call().await.unwrap();
+            call().await.unwrap();
+            layer.handle().get(&7).unwrap().reset();
+        });
+    });
+    assert_eq!(
+        *logged.0.lock().unwrap(),
+        [
+            r#"WARN the circuit has opened "7" "consecutive_failures""#,
+            r#"INFO the circuit lets probes through "7""#,
+            r#"INFO the circuit has closed "7" "probes_succeeded""#,
+            r#"INFO the circuit starts afresh "7" "operator""#,
+        ]
+    );
+}
+
+/// Code of others inside a call: whatever panics, the call's ticket comes back.
+#[tokio::test(start_paused = true)]
+async fn a_classifier_that_panics_leaves_no_probe_behind() {
+    let panics = classify_fn(|outcome: Result<&u32, &Error>| match outcome {
+        Ok(_) => panic!("a classifier's own trouble"),
+        Err(_) => AMBIGUOUS,
+    });
+    let layer = builder().consecutive_failures(1).classifier(panics).build().unwrap();
+    let service = layer.layer(Leaf::new([Step::Fail(AMBIGUOUS), Step::Answer]));
+    send(&service).await.unwrap_err();
+    advance(ms(1_000)).await;
+    for _ in 0..10 {
+        let service = service.clone();
+        assert!(tokio::spawn(async move { send(&service).await }).await.unwrap_err().is_panic());
+    }
+    assert_eq!(layer.handle().snapshot().probes_in_flight, 0);
 }
 
 #[test]
