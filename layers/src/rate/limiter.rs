@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_utils::CachePadded;
-
 use super::state::{Gcra, Permit, Rate, Short};
 use crate::{
     Rejection,
@@ -28,7 +26,6 @@ pub struct Limiter {
     line: Line,
     // Of the rate that it has, to see that another has been set.
     version: AtomicU64,
-    admitted: CachePadded<AtomicU64>,
     refused: AtomicU64,
     shared: Arc<Shared>,
 }
@@ -90,7 +87,6 @@ impl Limiter {
             gcra: Gcra::new(*rate, Instant::now()),
             line: Line::new(),
             version: AtomicU64::new(shared.version.load(Relaxed)),
-            admitted: CachePadded::new(AtomicU64::new(0)),
             refused: AtomicU64::new(0),
             shared: Arc::clone(shared),
         }
@@ -105,7 +101,7 @@ impl Limiter {
         until: impl FnOnce() -> Option<Instant>,
     ) -> Asked {
         if weight == 0 {
-            self.admitted.fetch_add(1, Relaxed);
+            self.gcra.count_admitted();
             return Asked::Admitted;
         }
         let now = Instant::now();
@@ -114,7 +110,7 @@ impl Limiter {
         if self.line.is_empty() {
             if at_once {
                 if self.gcra.take(weight, now).is_ok() {
-                    self.admitted.fetch_add(1, Relaxed);
+                    self.gcra.count_admitted();
                     return Asked::Admitted;
                 }
             } else if let Ok(permit) = self.gcra.take_permit(weight, now) {
@@ -154,7 +150,7 @@ impl Limiter {
     }
 
     fn hold(self: &Arc<Self>, permit: Permit) -> Held {
-        self.admitted.fetch_add(1, Relaxed);
+        self.gcra.count_admitted();
         Held { unused: Some((Arc::clone(self), permit)) }
     }
 
@@ -184,7 +180,7 @@ impl Limiter {
         RateLimitSnapshot {
             available: self.gcra.available(now),
             waiting: self.line.len(),
-            admitted: self.admitted.load(Relaxed),
+            admitted: self.gcra.admitted(),
             refused: self.refused.load(Relaxed),
         }
     }

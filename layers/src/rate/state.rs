@@ -126,12 +126,19 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Gcra {
     // The moment at which all that was taken will have been earned, in parts, above the number of the slot.
-    word: CachePadded<AtomicU64>,
+    hot: CachePadded<Hot>,
     // All that was ever given back, in parts.
     given_back: AtomicU64,
     slots: [Slot; 4],
     // One change of the rate, or one permit given back, at a time.
     changes: Mutex<()>,
+}
+
+/// What every call writes, in one line of a cache.
+#[derive(Debug)]
+struct Hot {
+    word: AtomicU64,
+    admitted: AtomicU64,
 }
 
 const SLOT_BITS: u32 = 2;
@@ -161,11 +168,22 @@ impl Gcra {
     pub(super) fn new(rate: Rate, now: Instant) -> Self {
         let pace = Pace::new(rate, now);
         Self {
-            word: CachePadded::new(AtomicU64::new(0)),
+            hot: CachePadded::new(Hot { word: AtomicU64::new(0), admitted: AtomicU64::new(0) }),
             given_back: AtomicU64::new(0),
             slots: std::array::from_fn(|_| Slot::new(pace)),
             changes: Mutex::new(()),
         }
+    }
+
+    /// Counts a call that goes through.
+    #[inline]
+    pub(super) fn count_admitted(&self) {
+        self.hot.admitted.fetch_add(1, Relaxed);
+    }
+
+    /// How many have gone through.
+    pub(super) fn admitted(&self) -> u64 {
+        self.hot.admitted.load(Relaxed)
     }
 
     #[inline]
@@ -190,19 +208,19 @@ impl Gcra {
 
     #[inline]
     fn take_word(&self, weight: u32, now: Instant) -> Result<u64, Short> {
-        let mut word = self.word.load(Acquire);
+        let mut word = self.hot.word.load(Acquire);
         loop {
             let pace = self.pace(word);
             let position = pace.position(now);
             let earned_at = (word >> SLOT_BITS).max(position) + pace.parts(weight);
             if weight <= pace.burst && earned_at - position <= pace.capacity() {
                 let taken = (earned_at << SLOT_BITS) | (word % SLOTS);
-                match self.word.compare_exchange_weak(word, taken, AcqRel, Acquire) {
+                match self.hot.word.compare_exchange_weak(word, taken, AcqRel, Acquire) {
                     Ok(_) => return Ok(taken),
                     Err(current) => word = current,
                 }
             } else {
-                let current = self.word.load(Acquire);
+                let current = self.hot.word.load(Acquire);
                 if current % SLOTS == word % SLOTS {
                     return Err(short(pace, word, weight, 0, now));
                 }
@@ -213,7 +231,7 @@ impl Gcra {
 
     /// When `weight` permits will be there for one who waits for `ahead` permits to be taken first.
     pub(super) fn short(&self, weight: u32, ahead: u64, now: Instant) -> Short {
-        let word = self.word.load(Acquire);
+        let word = self.hot.word.load(Acquire);
         short(self.pace(word), word, weight, ahead, now)
     }
 
@@ -226,7 +244,7 @@ impl Gcra {
     /// The time is asked for, because it must not be from before what others took.
     pub(super) fn give_back(&self, permit: &Permit, clock: impl Fn() -> Instant) {
         let _one = lock(&self.changes);
-        let mut word = self.word.load(Acquire);
+        let mut word = self.hot.word.load(Acquire);
         loop {
             if word % SLOTS != permit.slot {
                 // The rate has changed, and what was saved up was counted anew.
@@ -238,7 +256,7 @@ impl Gcra {
             let owed = permit.earned_at.saturating_sub(since).saturating_sub(pace.position(clock()));
             let parts = owed.min(pace.parts(permit.weight));
             let less = word - (parts << SLOT_BITS);
-            match self.word.compare_exchange_weak(word, less, AcqRel, Acquire) {
+            match self.hot.word.compare_exchange_weak(word, less, AcqRel, Acquire) {
                 Ok(_) => {
                     // After the word, so that who sees this sees the word that it is about.
                     self.given_back.fetch_add(parts, AcqRel);
@@ -252,7 +270,7 @@ impl Gcra {
     /// Changes the rate. What was saved up stays, up to the new burst.
     pub(super) fn set(&self, rate: Rate, now: Instant) {
         let _one = lock(&self.changes);
-        let mut word = self.word.load(Acquire);
+        let mut word = self.hot.word.load(Acquire);
         let old = self.pace(word);
         let pace = Pace::new(rate, now);
         let slot = (word + 1) % SLOTS;
@@ -262,7 +280,7 @@ impl Gcra {
             let saved = ((u128::from(saved) << pace.scale) >> old.scale).min(u128::from(pace.capacity()));
             let earned_at = u128::from(pace.capacity()) - saved;
             let moved = (u64::try_from(earned_at).unwrap_or(LAST) << SLOT_BITS) | slot;
-            match self.word.compare_exchange_weak(word, moved, AcqRel, Acquire) {
+            match self.hot.word.compare_exchange_weak(word, moved, AcqRel, Acquire) {
                 Ok(_) => return,
                 Err(current) => word = current,
             }
@@ -271,7 +289,7 @@ impl Gcra {
 
     /// The permits that could be taken now.
     pub(super) fn available(&self, now: Instant) -> u32 {
-        let word = self.word.load(Acquire);
+        let word = self.hot.word.load(Acquire);
         let pace = self.pace(word);
         u32::try_from(saved(pace, word, now) >> pace.scale).unwrap_or(u32::MAX)
     }
