@@ -49,7 +49,7 @@ impl Due {
         Self { at, now: Instant::now() }
     }
 
-    /// At a moment, where it was `now` just before.
+    /// At a moment, where it was `now` before; how long ago does not matter.
     #[inline]
     pub(crate) const fn at_given(at: Instant, now: Instant) -> Self {
         Self { at, now }

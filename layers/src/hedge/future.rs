@@ -184,7 +184,7 @@ where
                 match *delay {
                     None => Second::None,
                     Some(delay) => {
-                        ready!(timer.poll(cx, || Due::at(began + delay)));
+                        ready!(timer.poll(cx, || Due::at_given(began + delay, began)));
                         // Waiting -> Readying, if the request still says so.
                         let request = spare.take().and_then(|spare| spare.repeat(Why::Hedge));
                         if request.is_none() {

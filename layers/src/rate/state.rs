@@ -125,7 +125,6 @@ impl Slot {
 /// The generic cell rate algorithm.
 #[derive(Debug)]
 pub(super) struct Gcra {
-    // The moment at which all that was taken will have been earned, in parts, above the number of the slot.
     hot: CachePadded<Hot>,
     // All that was ever given back, in parts.
     given_back: AtomicU64,
@@ -137,6 +136,7 @@ pub(super) struct Gcra {
 /// What every call writes, in one line of a cache.
 #[derive(Debug)]
 struct Hot {
+    // The moment at which all that was taken will have been earned, in parts, above the number of the slot.
     word: AtomicU64,
     admitted: AtomicU64,
 }
