@@ -5,6 +5,7 @@
 //! tower-resilience, in turns, in one run. Every figure that has a limit is printed as `bar NAME VALUE LIMIT ok|short`.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark is for its output")]
 
+mod beside;
 mod harness;
 mod leaf;
 mod singles;

@@ -1,74 +1,19 @@
 //! Each layer by itself, beside the peers' layers of that kind.
 
-use std::{future::Ready, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use palisade::{
     Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
     RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TraceLayer, breaker::Mode,
 };
-use tower::{BoxError, Layer, Service, ServiceBuilder, retry::Policy};
+use tower::{Layer, ServiceBuilder};
 use tower_resilience::{bulkhead, circuitbreaker, hedge, ratelimiter, retry, timelimiter};
 
 use crate::{
+    beside::{LIMIT, MANY, PLACES, TowerPolicy, compare},
     harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
-    leaf::{PendingOnceLeaf, ReadyLeaf, Request, call, refused},
-    stacks::{MANY, PLACES},
+    leaf::{PendingOnceLeaf, ReadyLeaf, Request, refused},
 };
-
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-
-/// What a user of tower's retry has to write: three attempts out of a budget, of what may be repeated.
-#[derive(Clone)]
-pub(crate) struct TowerPolicy {
-    left: u32,
-    budget: Arc<tower::retry::budget::TpsBudget>,
-}
-
-impl TowerPolicy {
-    pub(crate) fn new() -> Self {
-        Self { left: 2, budget: Arc::default() }
-    }
-}
-
-impl<E: Into<BoxError>> Policy<Request, u32, E> for TowerPolicy {
-    type Future = Ready<()>;
-
-    fn retry(&mut self, _: &mut Request, result: &mut Result<u32, E>) -> Option<Ready<()>> {
-        use tower::retry::budget::Budget;
-        match result {
-            Ok(_) => {
-                self.budget.deposit();
-                None
-            }
-            Err(_) if self.left > 0 && self.budget.withdraw() => {
-                self.left -= 1;
-                Some(std::future::ready(()))
-            }
-            Err(_) => None,
-        }
-    }
-
-    fn clone_request(&mut self, request: &Request) -> Option<Request> {
-        Some(request.clone())
-    }
-}
-
-/// Prints what came of two services, the ratio with its limit, and our allocations, of which there may be none.
-pub(crate) fn compare<A, B>(bars: &mut Bars, name: &str, peer: &str, limit: f64, mut ours: A, mut theirs: B)
-where
-    A: Service<Request, Response = u32>,
-    B: Service<Request, Response = u32>,
-{
-    if !is_wanted(name) {
-        return;
-    }
-    let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
-    let compared = side_by_side(rounds, iterations, &mut || call(&mut ours), &mut || call(&mut theirs));
-    println!("{name}: {:.0} ns, {peer} {:.0} ns", compared.ours, compared.theirs);
-    bars.at_most(&format!("{name}_to_{peer}"), compared.ratio, limit);
-    #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
-    bars.at_most(&format!("{name}_allocations"), allocations(&mut || call(&mut ours)) as f64, 0.0);
-}
 
 /// Compares a layer with a peer's over both leaves.
 macro_rules! beside {

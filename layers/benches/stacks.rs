@@ -1,7 +1,5 @@
 //! A stack of eight layers, beside stacks of the peers that do less.
 
-use std::num::NonZeroU32;
-
 use palisade::{
     Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
     RateLimitLayer, RetryLayer, TimeoutLayer,
@@ -10,14 +8,10 @@ use tower::{BoxError, Service, ServiceBuilder};
 use tower_resilience::{bulkhead, circuitbreaker, ratelimiter, retry, timelimiter};
 
 use crate::{
+    beside::{LIMIT, MANY, PLACES, TowerPolicy, compare},
     harness::{Bars, is_wanted},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request},
-    singles::{LIMIT, TowerPolicy, compare},
 };
-
-/// Limits that are there and never reached.
-pub(crate) const MANY: NonZeroU32 = NonZeroU32::new(1_000_000_000).expect("a number above zero");
-pub(crate) const PLACES: NonZeroU32 = NonZeroU32::new(1_000).expect("a number above zero");
 
 /// Deadline, metrics, rate limit, concurrency limit, retry, hedge, breaker, timeout.
 pub(crate) fn eight<L>(

@@ -17,10 +17,10 @@ use tower::{Layer, Service};
 use tower_resilience::circuitbreaker;
 
 use crate::{
+    beside::{LIMIT, MANY, PLACES},
     harness::{Bars, is_quick, is_wanted, median},
     leaf::{ReadyLeaf, Request, call},
-    singles::LIMIT,
-    stacks::{self, MANY, PLACES},
+    stacks,
 };
 
 /// Calls per second of `threads` threads together, each with a clone of its own.

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use super::state::{Cause, Change, CircuitState, Core, Mode, Outcome, Rules, Ticket};
+use super::{
+    change::{Cause, Change, CircuitState, Mode},
+    rules::Rules,
+    state::{Core, Outcome, Ticket},
+};
 use crate::{
     clock::Instant,
     keyed::{Keep, Keyed},

@@ -5,7 +5,7 @@ use tower::Layer;
 use super::{
     Circuit, CircuitBreaker, Circuits, Mode, Transition,
     circuit::{Listener, Reports},
-    state::{Rules, Slow},
+    rules::{Rules, Slow},
     window::Span,
 };
 use crate::{
@@ -266,92 +266,5 @@ impl<C> fmt::Debug for CircuitBreakerBuilder<C> {
             .field("rules", &self.rules)
             .field("mode", &self.mode)
             .finish_non_exhaustive()
-    }
-}
-
-impl Rules {
-    fn check(&self) -> Result<(), ConfigError> {
-        let share = |setting, share: f64| {
-            if share > 0.0 && share <= 1.0 {
-                return Ok(());
-            }
-            Err(ConfigError::new(setting, format!("is {share}, but must be a share above 0 and up to 1")))
-        };
-        match self.span {
-            Span::Calls(calls) if !(1..=100_000).contains(&calls) => {
-                return Err(ConfigError::new(
-                    "window_of_calls",
-                    format!("is {calls}, but must be from 1 to 100,000 calls"),
-                ));
-            }
-            Span::Calls(calls) if self.minimum_calls > Span::most_calls(calls) => {
-                return Err(ConfigError::new(
-                    "minimum_calls",
-                    format!(
-                        "is {}, but the window holds {} calls at most: no ratio would ever count",
-                        self.minimum_calls,
-                        Span::most_calls(calls)
-                    ),
-                ));
-            }
-            Span::Time(time)
-                if !(Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(&time) =>
-            {
-                return Err(ConfigError::new(
-                    "window_of_time",
-                    format!("is {time:?}, but must be from 10 ms to a day"),
-                ));
-            }
-            _ => {}
-        }
-        if !(1..=30_000).contains(&self.minimum_calls) {
-            return Err(ConfigError::new(
-                "minimum_calls",
-                format!("is {}, but must be from 1 to 30,000 calls", self.minimum_calls),
-            ));
-        }
-        if let Some(ratio) = self.failure_ratio {
-            share("failure_ratio", ratio)?;
-        }
-        if let Some(slow) = self.slow {
-            share("slow_calls", slow.ratio)?;
-            if slow.longer_than.is_zero() {
-                return Err(ConfigError::new(
-                    "slow_calls",
-                    "needs a duration above zero: every call is longer than that; use `ignore_slow_calls` to switch it off",
-                ));
-            }
-        }
-        if self.consecutive_failures == Some(0) {
-            return Err(ConfigError::new(
-                "consecutive_failures",
-                "must be at least 1: use `None` to switch it off",
-            ));
-        }
-        if self.failure_ratio.is_none() && self.slow.is_none() && self.consecutive_failures.is_none() {
-            return Err(ConfigError::new(
-                "failure_ratio",
-                "is off, as are slow calls and consecutive failures: nothing could open the circuit",
-            ));
-        }
-        if self.open_for == Backoff::NONE {
-            return Err(ConfigError::new(
-                "open_for",
-                "must be a wait above zero: a circuit that is open for no time is none",
-            ));
-        }
-        if !(1..=1_000).contains(&self.probes) {
-            return Err(ConfigError::new(
-                "probes",
-                format!(
-                    "is {}, but must be from 1 to 1,000: without a probe it could never close",
-                    self.probes
-                ),
-            ));
-        }
-        if self.probe_timeout.is_zero() {
-            return Err(ConfigError::new("probe_timeout", "must be above zero: no probe could end in time"));
-        }
-        Ok(())
     }
 }

@@ -100,9 +100,11 @@
 //! [Linkerd]: https://linkerd.io/2/reference/circuit-breaking/
 //! [resilience4j]: https://resilience4j.readme.io/docs/circuitbreaker
 
+mod change;
 mod circuit;
 mod future;
 mod layer;
+mod rules;
 mod service;
 mod state;
 #[cfg(test)]
@@ -110,9 +112,9 @@ mod tests;
 mod window;
 
 pub use self::{
+    change::{Cause, CircuitState, Mode},
     circuit::{Circuit, CircuitSnapshot, Circuits, Transition},
     future::BreakerFuture,
     layer::{CircuitBreakerBuilder, CircuitBreakerLayer},
     service::CircuitBreaker,
-    state::{Cause, CircuitState, Mode},
 };

@@ -6,9 +6,13 @@
 
 use std::time::Duration;
 
-use super::window::{Counted, Span, Sums, Window};
+use super::{
+    change::{Cause, Change, CircuitState, Mode},
+    rules::{Rules, probes_for},
+    window::{Counted, Sums, Window},
+};
 use crate::{
-    Backoff, Jitter,
+    Jitter,
     clock::Instant,
     sync::{
         Mutex,
@@ -19,102 +23,6 @@ use crate::{
         lock,
     },
 };
-
-/// What a circuit does with calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CircuitState {
-    /// Calls pass, and their outcomes are watched.
-    Closed,
-    /// Calls are refused until a wait is over.
-    Open,
-    /// A few calls pass as probes. Their outcomes decide.
-    HalfOpen,
-}
-
-impl CircuitState {
-    /// The state as a metric label: `closed`, `open` or `half_open`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-/// What an operator makes of a circuit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mode {
-    /// It opens and closes by itself. The default.
-    #[default]
-    Normal,
-    /// It refuses nothing, and reports when it would have opened: at most as often as it would.
-    MetricsOnly,
-    /// It refuses every call.
-    ForcedOpen,
-    /// It lets every call pass and watches nothing.
-    ForcedClosed,
-}
-
-/// Why a circuit changed its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// The share of failures in the window reached its limit.
-    FailureRatio,
-    /// The share of slow calls in the window reached its limit.
-    SlowRatio,
-    /// So many calls in a row have failed.
-    ConsecutiveFailures,
-    /// The wait of an open circuit is over.
-    WaitOver,
-    /// Enough probes went well.
-    ProbesSucceeded,
-    /// Too many probes failed or were slow.
-    ProbesFailed,
-    /// The probes did not end in time.
-    ProbesTimedOut,
-    /// Somebody set its mode, or reset it.
-    Operator,
-}
-
-impl Cause {
-    /// The cause as text: `failure_ratio` and so on.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FailureRatio => "failure_ratio",
-            Self::SlowRatio => "slow_ratio",
-            Self::ConsecutiveFailures => "consecutive_failures",
-            Self::WaitOver => "wait_over",
-            Self::ProbesSucceeded => "probes_succeeded",
-            Self::ProbesFailed => "probes_failed",
-            Self::ProbesTimedOut => "probes_timed_out",
-            Self::Operator => "operator",
-        }
-    }
-}
-
-/// When a circuit opens, and how it closes again. All checked by the builder.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    pub(super) span: Span,
-    pub(super) minimum_calls: u32,
-    pub(super) failure_ratio: Option<f64>,
-    pub(super) slow: Option<Slow>,
-    pub(super) consecutive_failures: Option<u32>,
-    pub(super) overload_counts: bool,
-    pub(super) open_for: Backoff,
-    pub(super) probes: u32,
-    pub(super) probe_timeout: Duration,
-}
-
-/// What is slow, and how much of it is too much.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Slow {
-    pub(super) longer_than: Duration,
-    pub(super) ratio: f64,
-}
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,18 +44,6 @@ pub(super) enum Outcome {
 pub(super) struct Ticket {
     phase: Phase,
     started: Instant,
-}
-
-/// A change of state, for those who want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) from: CircuitState,
-    pub(super) to: CircuitState,
-    pub(super) cause: Cause,
-    pub(super) generation: u64,
-    pub(super) wait: Option<Duration>,
-    /// It was only noted, because the mode is [`Mode::MetricsOnly`].
-    pub(super) suppressed: bool,
 }
 
 /// A generation and what its calls meet, in one word.
@@ -581,11 +477,4 @@ const fn kind_of(mode: Mode) -> u64 {
         Mode::ForcedOpen => Phase::FORCED_OPEN,
         Mode::ForcedClosed => Phase::FORCED_CLOSED,
     }
-}
-
-/// How many of the probes reach such a share.
-fn probes_for(ratio: f64, probes: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small number")]
-    let reached = (ratio * f64::from(probes)).ceil() as u32;
-    reached.max(1)
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    state::{CircuitState, Core, Mode, Outcome, Rules, Slow},
+    change::{CircuitState, Mode},
+    rules::{Rules, Slow},
+    state::{Core, Outcome},
     window::Span,
 };
 use crate::{Backoff, Jitter, clock::Instant};
@@ -30,7 +32,10 @@ fn rules() -> Rules {
 #[cfg(not(palisade_loom))]
 mod exact {
     use super::{
-        super::state::{Cause, Change, Ticket},
+        super::{
+            change::{Cause, Change},
+            state::Ticket,
+        },
         *,
     };
 
