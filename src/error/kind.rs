@@ -21,7 +21,8 @@ pub enum ErrorKind {
     Authentication,
 
     // Refusals of the layers, and limits on time.
-    /// Time ran out on the client's side. What a write did meanwhile is not known.
+    /// Time ran out on the client's side. What a write did meanwhile is not known, unless the scope is
+    /// [`Queue`](TimeoutScope::Queue): then it was never sent.
     Timeout(TimeoutScope),
     /// A layer refused the request before it was sent: an open circuit, an exhausted limit, a shed request, a
     /// drain. Come back later; [`Class::retry_after`](palisade::Class::retry_after) says when, where it is known.
