@@ -127,6 +127,9 @@ impl<K, F, V> fmt::Debug for PerKey<K, F, V> {
     }
 }
 
+/// More are no bound: a state takes some hundred bytes at least.
+const MOST_KEYS: usize = 10_000_000;
+
 /// The states themselves: a bounded map.
 pub(crate) struct Keyed<K, V>(Arc<States<K, V>>);
 
@@ -137,10 +140,12 @@ struct States<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Keep> Keyed<K, V> {
     fn new(max_keys: usize, make: impl Fn(&K) -> V + Send + Sync + 'static) -> Result<Self, ConfigError> {
-        if max_keys == 0 {
+        if !(1..=MOST_KEYS).contains(&max_keys) {
             return Err(ConfigError::new(
                 "max_keys",
-                "must be at least 1: it is the number of keys whose states are kept",
+                format!(
+                    "is {max_keys}, but must be from 1 to 10,000,000: so many keys have their states kept"
+                ),
             ));
         }
         // Shards of at least 256 keys: smaller ones fill up long before the map does. The cache rounds a shard's share
@@ -269,8 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn no_key_at_all_is_refused() {
-        let none = PerKey::new(0, |request: &u32| *request, |_: &u32| AtomicUsize::new(0));
-        assert_eq!(none.unwrap_err().setting(), "max_keys");
+    fn no_key_at_all_and_no_bound_at_all_are_refused() {
+        for max_keys in [0, usize::MAX] {
+            let none = PerKey::new(max_keys, |request: &u32| *request, |_: &u32| AtomicUsize::new(0));
+            assert_eq!(none.unwrap_err().setting(), "max_keys");
+        }
     }
 }

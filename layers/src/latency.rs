@@ -200,6 +200,19 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_stands_still_or_goes_back_makes_no_estimate_and_does_no_harm() {
+        let start = Instant::now();
+        let latencies = Latencies::new(0.5, start);
+        for _ in 0..1_000 {
+            latencies.record(ms(5), start);
+            latencies.record(ms(5), start - Duration::from_secs(60));
+        }
+        assert_eq!(latencies.estimate(start), None);
+        latencies.record(ms(5), start + ms(3_000));
+        assert!(latencies.estimate(start - Duration::from_secs(60)).unwrap() < ms(6));
+    }
+
+    #[test]
     fn every_latency_has_a_bucket_that_ends_at_most_a_sixteenth_later() {
         for nanos in (0..70_000).map(|step| step * 1_000_003).chain([u64::MAX, FINEST, FINEST - 1]) {
             let bucket = bucket_of(Duration::from_nanos(nanos));
