@@ -200,6 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn after_a_long_pause_a_slice_is_as_long_as_ever() {
+        let start = Instant::now();
+        let at = |millis| start + ms(millis);
+        let latencies = Latencies::new(0.5, start);
+        latencies.record(ms(5), at(500_000));
+        assert!(!latencies.has_estimate());
+        for _ in 0..100 {
+            latencies.record(ms(5), at(500_001));
+        }
+        // Refreshed every three seconds, of slices that end ten seconds after the pause.
+        for second in [504, 508, 512, 516, 520, 524, 528] {
+            latencies.record(ms(1_000), at(second * 1_000));
+            assert!(latencies.has_estimate());
+            assert!(latencies.estimate(at(second * 1_000)).unwrap() < ms(6), "{second}");
+        }
+        latencies.record(ms(1_000), at(532_000));
+        assert!(latencies.estimate(at(532_000)).unwrap() > ms(900));
+    }
+
+    #[test]
     fn a_clock_that_stands_still_or_goes_back_makes_no_estimate_and_does_no_harm() {
         let start = Instant::now();
         let latencies = Latencies::new(0.5, start);
