@@ -132,7 +132,7 @@ impl<S: Clone, C> Clone for Brake<S, C> {
 
 impl<S, C, Req> Service<Req> for Brake<S, C>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
     S::Error: From<Rejection>,
     C: Classify<S::Response, S::Error>,
 {
@@ -148,6 +148,8 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let Some(place) = Place::take(&self.shared) else {
             self.shared.refused.increment(1);
+            // The ready service may hold a place in a limit further in. A clone holds none.
+            self.inner = self.inner.clone();
             return BrakeFuture { call: None, place: None };
         };
         BrakeFuture { call: Some(self.inner.call(request)), place: Some(place) }

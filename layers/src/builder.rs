@@ -59,11 +59,12 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Stops asking a service that fails: a [`CircuitBreakerLayer`].
     fn circuit_breaker(self) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>>;
 
-    /// Lets so many calls through per second: a [`RateLimitLayer`]. (tower's own `rate_limit` makes services that cannot
+    /// Lets so many calls through per second: a [`RateLimitLayer`], which does not know the requests' deadlines; where they
+    /// have some, say `.layer(RateLimitLayer::per_second(calls).deadline_aware())`. (tower's own `rate_limit` makes services that cannot
     /// be cloned.)
     fn rate_limit_per_second(self, calls: NonZeroU32) -> ServiceBuilder<Stack<RateLimitLayer, L>>;
 
-    /// Lets so many calls be in flight: a [`ConcurrencyLimitLayer`]. (tower's own is called `concurrency_limit`.)
+    /// Lets so many calls be in flight: a [`ConcurrencyLimitLayer`]; for requests with deadlines as above. (tower's own is called `concurrency_limit`.)
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>>;
 
     /// Counts and times calls under this name: a [`MetricsLayer`].

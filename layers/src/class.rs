@@ -64,6 +64,7 @@ pub struct Class {
     fault: Fault,
     effect: Effect,
     elsewhere: bool,
+    refused_here: bool,
     retry_after: Option<Duration>,
 }
 
@@ -73,12 +74,19 @@ impl Class {
 
     /// An outcome with this fault and effect.
     pub const fn new(fault: Fault, effect: Effect) -> Self {
-        Self { fault, effect, elsewhere: false, retry_after: None }
+        Self { fault, effect, elsewhere: false, refused_here: false, retry_after: None }
     }
 
     /// Adds that another target (node, replica, connection) may do better.
     pub const fn elsewhere(mut self) -> Self {
         self.elsewhere = true;
+        self
+    }
+
+    /// Adds that a layer in this process refused the request: the service was not asked. A retry in the same stack does not
+    /// wait for such a refusal to pass, unless another target may do better; and a breaker does not count it.
+    pub const fn refused_here(mut self) -> Self {
+        self.refused_here = true;
         self
     }
 
@@ -101,6 +109,11 @@ impl Class {
     /// Whether another target may do better.
     pub const fn may_do_elsewhere(&self) -> bool {
         self.elsewhere
+    }
+
+    /// Whether a layer in this process refused the request, so that the service was not asked.
+    pub const fn is_refused_here(&self) -> bool {
+        self.refused_here
     }
 
     /// The earliest time at which it is worth to try again, where the other side or a layer said so.
@@ -131,14 +144,14 @@ impl Classified for Rejection {
     fn class(&self) -> Class {
         let class = match self {
             Self::TimedOut { scope, .. } => match scope {
-                crate::TimeoutScope::Queue => Class::new(Fault::Overload, Effect::NotApplied),
+                crate::TimeoutScope::Queue => Class::new(Fault::Overload, Effect::NotApplied).refused_here(),
                 _ => Class::new(Fault::Unreachable, Effect::Unknown).elsewhere(),
             },
             Self::CircuitOpen { .. } | Self::Draining | Self::Closed => {
-                Class::new(Fault::Unreachable, Effect::NotApplied)
+                Class::new(Fault::Unreachable, Effect::NotApplied).refused_here()
             }
             Self::RateLimited { .. } | Self::ConcurrencyLimited | Self::Shed { .. } => {
-                Class::new(Fault::Overload, Effect::NotApplied)
+                Class::new(Fault::Overload, Effect::NotApplied).refused_here()
             }
         };
         match self.retry_after() {

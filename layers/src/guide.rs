@@ -118,7 +118,7 @@
 //!
 //! impl<S, C, Req> Service<Req> for AtMost<S, C>
 //! where
-//!     S: Service<Req>,
+//!     S: Service<Req> + Clone,
 //!     // The one thing that is asked of the error: that it can say what a layer refused.
 //!     S::Error: From<Rejection>,
 //!     C: Classify<S::Response, S::Error>,
@@ -137,7 +137,11 @@
 //!         // The service that was polled ready is the one that is called: `self.inner`, and no clone of it.
 //!         match Place::take(&self.shared) {
 //!             Some(place) => AtMostFuture { call: Some(self.inner.call(request)), place: Some(place) },
-//!             None => AtMostFuture { call: None, place: None },
+//!             None => {
+//!                 // The ready service may hold a place in a limit further in. A clone holds none.
+//!                 self.inner = self.inner.clone();
+//!                 AtMostFuture { call: None, place: None }
+//!             }
 //!         }
 //!     }
 //! }
@@ -231,6 +235,7 @@
 //! | --- | --- | --- |
 //! | `self.inner.clone()` in `call`, and calling the clone | the clone was never polled ready: a `Buffer` or `ConcurrencyLimit` below panics, a pool lends what it has not got | call `self.inner`; to move it into the future, `mem::replace` it with its clone |
 //! | holding the ready inner service while waiting for a token, a lock, a lookup | its place in a pool or a limit is taken by somebody who does nothing | wait first, then poll it ready, then call it |
+//! | keeping the ready inner service after a refusal | its place in a limit is taken until the next call, which may never come | put a clone in its place |
 //! | a refusal as the error of `poll_ready` | tower's `Buffer` stays dead long after the reason has gone | refuse in the future |
 //! | giving back a permit after the `.await` | a call that is dropped keeps it for ever, and callers drop calls all the time | a guard with `Drop` |
 //! | `tokio::spawn` around the call | whoever drops the call does not stop it | poll the inner future in your own |

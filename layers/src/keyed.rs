@@ -32,6 +32,9 @@ pub trait Keep {
     fn keep(&self) -> bool {
         false
     }
+
+    /// It is where others find it now.
+    fn made(&self) {}
 }
 
 /// One state for all requests. Clones share it.
@@ -170,7 +173,10 @@ impl<K: Eq + Hash + Clone, V: Keep> Keyed<K, V> {
             .cache
             .get_or_insert_with(key, || Ok::<_, std::convert::Infallible>(Arc::new((self.0.make)(key))));
         match made {
-            Ok(state) => state,
+            Ok(state) => {
+                state.made();
+                state
+            }
             Err(never) => match never {},
         }
     }
@@ -208,7 +214,12 @@ impl<K, V> fmt::Debug for Keyed<K, V> {
 struct InUse;
 
 impl<K, V: Keep> Lifecycle<K, Arc<V>> for InUse {
-    type RequestState = ();
+    // What was evicted is dropped when the map's lock is not held any more: that may run code of others.
+    type RequestState = Vec<(K, Arc<V>)>;
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: K, state: Arc<V>) {
+        evicted.push((key, state));
+    }
 
     fn is_pinned(&self, _: &K, state: &Arc<V>) -> bool {
         Arc::strong_count(state) > 1 || state.keep()

@@ -53,7 +53,8 @@ impl TimeoutScope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// A wait ran out. What the request did meanwhile is not known.
+    /// A wait ran out. What the request did meanwhile is not known, unless the scope is [`TimeoutScope::Queue`]: then it was
+    /// not sent.
     #[non_exhaustive]
     TimedOut {
         /// Which wait.

@@ -6,7 +6,8 @@
 //! calls. Nor does a future have to carry a hundred bytes for each timer that it might arm.
 //!
 //! What is kept is bounded, belongs to one runtime, and goes when the thread asks on behalf of another runtime or ends. A sleep
-//! that is kept may fire; whoever had it last is woken once more then, which does no harm.
+//! that is kept may fire; whoever had it last is woken once more then, which does no harm. Until then it holds that task's
+//! waker, and so what a runtime needs to remember a task that has ended; one that is due in more than a minute is not kept.
 //!
 //! Tests on tokio's clock do not keep sleeps: a paused clock would stop at them.
 
@@ -15,6 +16,7 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -27,6 +29,9 @@ use crate::clock;
 
 /// How many sleeps a thread keeps. A burst that needs more makes more.
 const KEPT: usize = 64;
+
+/// One that is due later is not kept.
+const LONGEST: Duration = Duration::from_secs(60);
 
 struct Kept {
     runtime: Option<runtime::Id>,
@@ -46,13 +51,13 @@ pub(crate) struct Sleep {
 }
 
 impl Sleep {
-    /// Ends at `due`.
+    /// Ends at `due`, which is `wait` from now.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with time enabled, as tokio's own.
-    pub(crate) fn until(due: Instant) -> Self {
-        if clock::is_tokios() {
+    pub(crate) fn until(due: Instant, wait: Duration) -> Self {
+        if clock::is_tokios() || wait > LONGEST {
             return Self { sleep: Some(Box::pin(sleep_until(due))), runtime: None };
         }
         Self::kept_until(due)
@@ -72,7 +77,10 @@ impl Sleep {
 
     /// Puts it off, or brings it forward.
     #[inline]
-    pub(crate) fn reset(&mut self, due: Instant) {
+    pub(crate) fn reset(&mut self, due: Instant, wait: Duration) {
+        if wait > LONGEST {
+            self.runtime = None;
+        }
         if let Some(sleep) = &mut self.sleep {
             sleep.as_mut().reset(due);
         }
@@ -132,7 +140,7 @@ fn keep(sleep: Pin<Box<TokioSleep>>, runtime: runtime::Id) -> Option<Pin<Box<Tok
 
 #[cfg(all(test, not(palisade_loom)))]
 mod tests {
-    use std::{task::Waker, time::Duration};
+    use std::task::Waker;
 
     use super::*;
 

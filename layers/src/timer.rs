@@ -150,19 +150,20 @@ impl Timer {
     #[inline]
     fn arm(&mut self, cx: &mut Context<'_>, wake_at: Instant, now: Instant) {
         let on_tokios_clock = |now| wake_at.on_tokios_clock(now).unwrap_or_else(tokio::time::Instant::now);
+        let wait = wake_at.saturating_duration_since(now);
         let sleep = match &mut self.sleep {
             Some(sleep) => {
                 if self.armed_for != Some(wake_at) {
-                    sleep.reset(on_tokios_clock(now));
+                    sleep.reset(on_tokios_clock(now), wait);
                 }
                 sleep
             }
-            None => self.sleep.insert(Sleep::until(on_tokios_clock(now))),
+            None => self.sleep.insert(Sleep::until(on_tokios_clock(now), wait)),
         };
         self.armed_for = Some(wake_at);
         if sleep.poll(cx).is_ready() {
             // It has fired, and yet the moment has not come by the clock that is read here, which may differ a little.
-            sleep.reset(on_tokios_clock(Instant::now()));
+            sleep.reset(on_tokios_clock(Instant::now()), wait);
             if sleep.poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }

@@ -24,7 +24,8 @@ use crate::{
 pub struct Transition {
     /// The name of the layer.
     pub layer: &'static str,
-    /// The key of the circuit as text, where the layer keeps one circuit for each key.
+    /// The `Debug` text of the circuit's key, `"users"` with its quotes for a string, where the layer keeps one circuit for
+    /// each key.
     pub key: Option<Arc<str>>,
     /// The state before.
     pub from: CircuitState,
@@ -49,6 +50,8 @@ pub(super) type Listener = Arc<dyn Fn(&Transition) + Send + Sync>;
 /// Everything takes effect at once in all services that share the circuit. A listener may call it.
 pub struct Circuit {
     core: Core,
+    // The layer's mode when it was made.
+    born: Mode,
     key: Option<Arc<str>>,
     reports: Arc<Reports>,
 }
@@ -95,7 +98,7 @@ impl Reports {
 impl Circuit {
     pub(super) fn new(rules: Rules, key: Option<Arc<str>>, reports: Arc<Reports>) -> Self {
         let mode = *reports.mode();
-        let circuit = Self { core: Core::new(rules, mode, Instant::now()), key, reports };
+        let circuit = Self { core: Core::new(rules, mode, Instant::now()), born: mode, key, reports };
         circuit.reports.count_open(not_closed(circuit.state()));
         circuit
     }
@@ -105,7 +108,7 @@ impl Circuit {
         self.core.state()
     }
 
-    /// The key of the circuit as text, where the layer keeps one circuit for each key.
+    /// The `Debug` text of the circuit's key, where the layer keeps one circuit for each key.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -259,6 +262,14 @@ pub struct CircuitSnapshot {
 impl Keep for Circuit {
     fn keep(&self) -> bool {
         self.core.mode() != *self.reports.mode()
+    }
+
+    /// The mode of all may have been changed while this one was made, and could not be found.
+    fn made(&self) {
+        let mode = *self.reports.mode();
+        if mode != self.born && self.core.mode() == self.born {
+            self.set_mode(mode);
+        }
     }
 }
 

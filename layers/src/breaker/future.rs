@@ -95,7 +95,10 @@ where
         match this.admission {
             Admission::Admitted(watched) => {
                 let answer = ready!(this.call.poll(cx));
-                watched.end(match this.classifier.classify(answer.as_ref()).fault() {
+                let class = this.classifier.classify(answer.as_ref());
+                watched.end(match class.fault() {
+                    // A layer further in refused it: the service was not asked.
+                    _ if class.is_refused_here() => Outcome::Neutral,
                     Fault::None => Outcome::Success,
                     Fault::Caller => Outcome::Neutral,
                     Fault::Overload => Outcome::Overload,

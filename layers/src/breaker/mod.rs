@@ -48,6 +48,7 @@
 //! | [`Fault::Server`](crate::Fault::Server), [`Fault::Unreachable`](crate::Fault::Unreachable) | as a failure | yes |
 //! | [`Fault::Overload`](crate::Fault::Overload) | as a failure, unless `overload_counts(false)` | no: the service is alive |
 //! | [`Fault::Caller`](crate::Fault::Caller) | not at all | no |
+//! | refused by a layer further in ([`Class::is_refused_here`](crate::Class::is_refused_here)) | not at all | no |
 //! | dropped before it ended | as slow, if older than the threshold of `slow_calls`; else not at all | no |
 //! | dropped because a [hedge](crate::hedge) was faster | not at all | no |
 //!

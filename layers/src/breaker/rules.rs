@@ -35,6 +35,7 @@ impl Rules {
             }
             Err(ConfigError::new(setting, format!("is {share}, but must be a share above 0 and up to 1")))
         };
+        let has_ratio = self.failure_ratio.is_some() || self.slow.is_some();
         match self.span {
             Span::Calls(calls) if !(1..=100_000).contains(&calls) => {
                 return Err(ConfigError::new(
@@ -42,13 +43,14 @@ impl Rules {
                     format!("is {calls}, but must be from 1 to 100,000 calls"),
                 ));
             }
-            Span::Calls(calls) if self.minimum_calls > Span::most_calls(calls) => {
+            Span::Calls(calls) if has_ratio && self.minimum_calls > Span::most_calls(calls) => {
+                let most = Span::most_calls(calls);
                 return Err(ConfigError::new(
                     "minimum_calls",
                     format!(
-                        "is {}, but the window holds {} calls at most: no ratio would ever count",
-                        self.minimum_calls,
-                        Span::most_calls(calls)
+                        "is {}, and the window holds {most} calls at most, so that no ratio would ever count: lower `minimum_calls` to \
+                         {most} or less, or widen the window",
+                        self.minimum_calls
                     ),
                 ));
             }

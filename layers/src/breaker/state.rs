@@ -108,8 +108,9 @@ struct Probing {
     ended: u32,
     failed: u32,
     slow: u32,
-    // Since when there are probes of which no answer has come.
-    unanswered: Option<Instant>,
+    // Since when probes are under way without an answer to any, and how long they were before that.
+    since: Option<Instant>,
+    waited: Duration,
 }
 
 /// Figures of a circuit at a moment.
@@ -189,13 +190,13 @@ impl Core {
             _ => return (Ok(Ticket { phase, started: now }), None),
         }
         let probing = &mut rest.probing;
-        let unanswered = *probing.unanswered.get_or_insert(now);
-        if now.saturating_duration_since(unanswered) >= self.rules.probe_timeout {
+        if probing.unanswered_for(now) >= self.rules.probe_timeout {
             let change = self.open(&mut rest, phase, Cause::ProbesTimedOut, now);
             return (Err(change.wait), Some(change));
         }
         if probing.admitted < self.rules.probes {
             probing.admitted += 1;
+            probing.since.get_or_insert(now);
             return (Ok(Ticket { phase, started: now }), change);
         }
         (Err(None), change)
@@ -210,12 +211,13 @@ impl Core {
             .is_some_and(|slow| now.saturating_duration_since(ticket.started) > slow.longer_than);
         let counted = match outcome {
             Outcome::Success => Counted { failed: false, slow },
-            Outcome::Overload if !self.rules.overload_counts => return self.forget(ticket, Some(now)),
+            Outcome::Overload if !self.rules.overload_counts => return self.forget(ticket, true, now),
             Outcome::Failure | Outcome::Overload => Counted { failed: true, slow },
             // Whoever gave up on a call that was slow by then has seen as much as one who waited for it.
             Outcome::Dropped if slow => Counted { failed: false, slow },
-            Outcome::Neutral => return self.forget(ticket, Some(now)),
-            Outcome::Dropped | Outcome::Superseded => return self.forget(ticket, None),
+            // Of a superseded call another attempt was answered.
+            Outcome::Neutral | Outcome::Superseded => return self.forget(ticket, true, now),
+            Outcome::Dropped => return self.forget(ticket, false, now),
         };
         if ticket.phase.kind() != Phase::CLOSED || ticket.phase.0 != self.phase.load(Acquire) {
             return self.record_probe(ticket, outcome, counted.slow, now);
@@ -241,16 +243,14 @@ impl Core {
         self.trip(ticket, cause, now)
     }
 
-    /// Ends a call that does not count, which was answered then if it was at all.
+    /// Ends a call that does not count.
     #[inline]
-    fn forget(&self, ticket: Ticket, answered: Option<Instant>) -> Option<Change> {
+    fn forget(&self, ticket: Ticket, answered: bool, now: Instant) -> Option<Change> {
         if ticket.phase.kind() == Phase::HALF_OPEN {
             let mut rest = lock(&self.rest);
             if self.phase() == ticket.phase {
                 rest.probing.admitted = rest.probing.admitted.saturating_sub(1);
-                if let Some(now) = answered {
-                    rest.probing.answered(now);
-                }
+                rest.probing.ended(answered, now);
             }
         }
         None
@@ -290,18 +290,18 @@ impl Core {
         probing.ended += 1;
         probing.failed += u32::from(failed);
         probing.slow += u32::from(slow);
-        if outcome != Outcome::Dropped {
-            probing.answered(now);
-        }
-        // Without a limit on the share of failures, one failure is enough.
-        let most_failed = failure_ratio.map_or(1, |ratio| probes_for(ratio, probes));
+        probing.ended(outcome != Outcome::Dropped, now);
+        // Where only failures in a row open it, one failure is enough.
+        let in_a_row = if consecutive_failures.is_some() { 1 } else { u32::MAX };
+        let most_failed = failure_ratio.map_or(in_a_row, |ratio| probes_for(ratio, probes));
         let most_slow = self.rules.slow.map_or(u32::MAX, |slow| probes_for(slow.ratio, probes));
         if probing.failed >= most_failed || probing.slow >= most_slow {
             return Some(self.open(&mut rest, phase, Cause::ProbesFailed, now));
         }
         // Closed as soon as the probes that are left could not change it.
         let left = probes.saturating_sub(probing.ended);
-        if probing.failed + left < most_failed && probing.slow.saturating_add(left) < most_slow {
+        if probing.failed.saturating_add(left) < most_failed && probing.slow.saturating_add(left) < most_slow
+        {
             return Some(self.close(&mut rest, phase, Cause::ProbesSucceeded, now));
         }
         None
@@ -463,11 +463,25 @@ impl Core {
 }
 
 impl Probing {
-    const NONE: Self = Self { admitted: 0, ended: 0, failed: 0, slow: 0, unanswered: None };
+    const NONE: Self =
+        Self { admitted: 0, ended: 0, failed: 0, slow: 0, since: None, waited: Duration::ZERO };
 
-    /// The service has answered a probe: it is given time for the others.
-    fn answered(&mut self, now: Instant) {
-        self.unanswered = (self.admitted > self.ended).then_some(now);
+    /// For how long probes have been under way without an answer to any. Time in which none was does not count.
+    fn unanswered_for(&self, now: Instant) -> Duration {
+        let since = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.waited.saturating_add(since)
+    }
+
+    /// A probe has ended. If it was answered, the service is given time for the others.
+    fn ended(&mut self, answered: bool, now: Instant) {
+        let under_way = self.admitted > self.ended;
+        if answered {
+            self.waited = Duration::ZERO;
+            self.since = under_way.then_some(now);
+        } else if !under_way {
+            self.waited = self.unanswered_for(now);
+            self.since = None;
+        }
     }
 }
 

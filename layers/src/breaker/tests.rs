@@ -240,12 +240,17 @@ mod exact {
         assert!(circuit.admit().is_err());
         assert_eq!(circuit.end(hangs, Outcome::Success), None, "too late");
         // With nothing under way, nothing is waited for.
-        let mut idle = Driven::new(rules());
-        idle.open();
-        idle.wait(1_000);
-        idle.call(Outcome::Success);
-        idle.wait(3_600_000);
-        assert_eq!(idle.call(Outcome::Success).unwrap().cause, Cause::ProbesSucceeded);
+        for outcome in [Outcome::Dropped, Outcome::Superseded, Outcome::Neutral] {
+            let mut idle = Driven::new(rules());
+            idle.open();
+            idle.wait(1_000);
+            idle.call(Outcome::Success);
+            let given_up = idle.admit().unwrap();
+            idle.wait(1);
+            idle.end(given_up, outcome);
+            idle.wait(3_600_000);
+            assert_eq!(idle.call(Outcome::Success).unwrap().cause, Cause::ProbesSucceeded);
+        }
     }
 
     #[test]
@@ -264,7 +269,6 @@ mod exact {
             circuit
         };
         let fast_again = half_open(slow_only);
-        fast_again.call(Outcome::Failure);
         assert_eq!(fast_again.call(Outcome::Failure).unwrap().cause, Cause::ProbesSucceeded);
         let alive = half_open(row_only);
         alive.call(Outcome::Overload);
@@ -432,8 +436,9 @@ mod beside_a_model {
         openings: u32,
         closed_at: u64,
         probes: Vec<(usize, u64)>,
-        // Since when probes have not been answered.
-        unanswered: Option<u64>,
+        // Since when probes are under way without an answer, and how long they were before.
+        since_probe: Option<u64>,
+        waited: u64,
     }
 
     #[derive(Clone, Copy)]
@@ -450,7 +455,7 @@ mod beside_a_model {
             self.since = now;
             self.calls.clear();
             self.probes.clear();
-            self.unanswered = None;
+            (self.since_probe, self.waited) = (None, 0);
             if state == CircuitState::Closed {
                 self.closed_at = now;
             }
@@ -472,12 +477,15 @@ mod beside_a_model {
                 CircuitState::Open => false,
                 CircuitState::HalfOpen => {
                     let used = self.probes.len() + self.calls.len();
-                    let unanswered = *self.unanswered.get_or_insert(now);
-                    if now - unanswered >= 500 {
+                    if self.waited + self.since_probe.map_or(0, |since| now - since) >= 500 {
                         self.open(now);
                         return None;
                     }
-                    used < self.rules.probes as usize
+                    let room = used < self.rules.probes as usize;
+                    if room {
+                        self.since_probe.get_or_insert(now);
+                    }
+                    room
                 }
             };
             if admitted && self.state == CircuitState::HalfOpen {
@@ -493,7 +501,10 @@ mod beside_a_model {
             self.probes.retain(|probe| probe.0 != call.id);
             let slow = now - call.at > 100;
             if outcome != Outcome::Dropped {
-                self.unanswered = (!self.probes.is_empty()).then_some(now);
+                self.waited = 0;
+                self.since_probe = (!self.probes.is_empty()).then_some(now);
+            } else if self.probes.is_empty() {
+                self.waited += self.since_probe.take().map_or(0, |since| now - since);
             }
             if outcome == Outcome::Neutral || (outcome == Outcome::Dropped && !slow) {
                 return;
@@ -620,7 +631,8 @@ mod beside_a_model {
                 openings: 0,
                 closed_at: 0,
                 probes: Vec::new(),
-                unanswered: None,
+                since_probe: None,
+                waited: 0,
             };
             let (mut now, mut under_way) = (0, Vec::new());
             for (id, step) in steps.into_iter().enumerate() {

@@ -127,6 +127,7 @@ impl Budget {
 
     /// What the budget holds now, and what became of it so far.
     pub fn snapshot(&self) -> BudgetSnapshot {
+        self.shared.tokens.pay_reserve(Instant::now());
         self.shared.tokens.snapshot()
     }
 }

@@ -81,7 +81,7 @@ impl Tokens {
         });
     }
 
-    fn pay_reserve(&self, now: Instant) {
+    pub(super) fn pay_reserve(&self, now: Instant) {
         let now = now.as_nanos();
         let paid = self.reserve_paid.load(Relaxed);
         #[expect(

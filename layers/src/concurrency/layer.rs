@@ -144,9 +144,19 @@ impl<K: Eq + Hash + Clone> KeyedConcurrencyLimitHandle<K> {
         Some(self.bulkheads.get(key)?.snapshot())
     }
 
+    /// All keys that are known, and what is in flight for them. Costs a copy of each key.
+    pub fn all(&self) -> Vec<(K, ConcurrencyLimitSnapshot)> {
+        self.bulkheads.all().into_iter().map(|(key, bulkhead)| (key, bulkhead.snapshot())).collect()
+    }
+
     /// How many keys have a limit of their own now.
-    pub fn keys(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bulkheads.len()
+    }
+
+    /// Whether no request has come yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 

@@ -112,7 +112,8 @@ impl<C> HedgeBuilder<C> {
         self
     }
 
-    /// The second attempt always begins after `delay`; nothing is measured. Up to a minute.
+    /// The second attempt always begins after `delay`, from 1 ms to a minute, and nothing is measured: `percentile`,
+    /// `min_delay` and `max_delay` have no effect.
     pub fn fixed_delay(mut self, delay: Duration) -> Self {
         self.fixed_delay = Some(delay);
         self
@@ -180,10 +181,10 @@ impl<C> HedgeBuilder<C> {
                 ),
             ));
         }
-        if self.fixed_delay.is_some_and(|delay| delay > LONGEST) {
+        if self.fixed_delay.is_some_and(|delay| !(SHORTEST..=LONGEST).contains(&delay)) {
             return Err(ConfigError::new(
                 "fixed_delay",
-                "must be at most a minute: leave the layer out to never hedge",
+                "must be from 1 ms to a minute: sooner is a second attempt for each call; leave the layer out to never hedge",
             ));
         }
         if self.min_delay < SHORTEST {

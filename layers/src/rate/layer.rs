@@ -189,9 +189,20 @@ impl<K: Eq + Hash + Clone> KeyedRateLimitHandle<K> {
         Some(self.limiters.get(key)?.snapshot(Instant::now()))
     }
 
+    /// All keys that are known, and what their limits have to give. Costs a copy of each key.
+    pub fn all(&self) -> Vec<(K, RateLimitSnapshot)> {
+        let now = Instant::now();
+        self.limiters.all().into_iter().map(|(key, limiter)| (key, limiter.snapshot(now))).collect()
+    }
+
     /// How many keys have a limit of their own now.
-    pub fn keys(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.limiters.len()
+    }
+
+    /// Whether no request has come yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -390,5 +401,18 @@ fn checked(permits: u32, per: Duration, burst: Option<u32>) -> Result<Rate, Conf
             format!("is {}, but must be from 1 to 1,000,000,000 permits", burst.unwrap_or(0)),
         ));
     }
-    Ok(rate(permits, per, burst))
+    let rate = rate(permits, per, burst);
+    // The clock of the limiter runs for 36 years.
+    let years =
+        u128::from(rate.burst) * per.as_nanos() / u128::from(permits) / (365 * 86_400 * 1_000_000_000);
+    if years >= 30 {
+        return Err(ConfigError::new(
+            "burst",
+            format!(
+                "is {}, which would take {years} years to save up: lower it, or raise the rate",
+                rate.burst
+            ),
+        ));
+    }
+    Ok(rate)
 }

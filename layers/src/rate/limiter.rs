@@ -177,7 +177,11 @@ impl Limiter {
 
     pub(super) fn snapshot(&self, now: Instant) -> RateLimitSnapshot {
         self.follow(now);
+        let Rate { permits, per, burst } = *self.shared.rate();
         RateLimitSnapshot {
+            permits,
+            per,
+            burst,
             available: self.gcra.available(now),
             waiting: self.line.len(),
             admitted: self.gcra.admitted(),
@@ -201,6 +205,12 @@ impl fmt::Debug for Limiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimitSnapshot {
+    /// So many permits come in `per`.
+    pub permits: u32,
+    /// The time in which `permits` come.
+    pub per: Duration,
+    /// The most that is saved up.
+    pub burst: u32,
     /// Permits that could be taken now.
     pub available: u32,
     /// Calls that wait for permits.

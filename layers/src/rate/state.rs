@@ -212,8 +212,10 @@ impl Gcra {
         loop {
             let pace = self.pace(word);
             let position = pace.position(now);
-            let earned_at = (word >> SLOT_BITS).max(position) + pace.parts(weight);
-            if weight <= pace.burst && earned_at - position <= pace.capacity() {
+            // What is heavier than the burst is never there, and its parts might not fit.
+            let parts = if weight <= pace.burst { pace.parts(weight) } else { pace.capacity() + 1 };
+            let earned_at = (word >> SLOT_BITS).max(position) + parts;
+            if earned_at - position <= pace.capacity() {
                 let taken = (earned_at << SLOT_BITS) | (word % SLOTS);
                 match self.hot.word.compare_exchange_weak(word, taken, AcqRel, Acquire) {
                     Ok(_) => return Ok(taken),

@@ -164,6 +164,10 @@ where
 
     fn decide(&self, class: Class) -> Result<(Req, Duration), Stop> {
         let rules = &self.kept.shared.rules;
+        // An open circuit, or a limit: to wait here would only hold the call, and all of them would come back at once.
+        if class.is_refused_here() && !class.may_do_elsewhere() {
+            return Err(Stop::Refused);
+        }
         if !rules.attempts_left(self.attempt) {
             return Err(Stop::Attempts);
         }

@@ -45,10 +45,12 @@
 //!
 //! After a failure it asks, in this order, and the first no ends the call with the error of the last attempt:
 //!
-//! 1. Is an attempt left (`max_attempts`)?
-//! 2. Does the request allow a repeat after such a failure ([`Why::Retry`](crate::Why::Retry))?
-//! 3. Will the wait end before the request's deadline?
-//! 4. Does the budget grant a token?
+//! 1. Was the service asked at all? What a layer further in refused, an open circuit or a limit
+//!    ([`Class::is_refused_here`](crate::Class::is_refused_here)), is told to the caller at once, unless another target may do.
+//! 2. Is an attempt left (`max_attempts`)?
+//! 3. Does the request allow a repeat after such a failure ([`Why::Retry`](crate::Why::Retry))?
+//! 4. Will the wait end before the request's deadline?
+//! 5. Does the budget grant a token?
 //!
 //! The wait is the backoff's. Where the failure says when to come back
 //! ([`Class::retry_after`](crate::Class::retry_after)) it is that, but at least the backoff and at most the
@@ -78,7 +80,7 @@
 //! | `named` | label `layer` of its metrics | `retry` |
 //!
 //! Metrics: `palisade_retries_total{layer}`; `palisade_retries_stopped_total{layer, reason}` counts failures that
-//! were not repeated, for the reason `attempts`, `not_allowed`, `deadline` or `budget`.
+//! were not repeated, for the reason `refused`, `attempts`, `not_allowed`, `deadline` or `budget`.
 //!
 //! The clamp of `retry_after` is that of the [AWS SDKs]; the budget is described at [`Budget`].
 //!

@@ -29,6 +29,7 @@ pub(super) struct Failure {
 /// Why a failure is not repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
+    Refused,
     Attempts,
     NotAllowed,
     Deadline,
@@ -36,10 +37,12 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    pub(super) const ALL: [Self; 4] = [Self::Attempts, Self::NotAllowed, Self::Deadline, Self::Budget];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Refused, Self::Attempts, Self::NotAllowed, Self::Deadline, Self::Budget];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
+            Self::Refused => "refused",
             Self::Attempts => "attempts",
             Self::NotAllowed => "not_allowed",
             Self::Deadline => "deadline",

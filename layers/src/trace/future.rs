@@ -54,8 +54,8 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
         let Some(recording) = this.recording else {
@@ -64,6 +64,9 @@ where
         let polled = recording.inside(|| inner.poll(cx));
         if let Poll::Ready(outcome) = &polled {
             recording.end(outcome.as_ref());
+            // The span ends with the call, and not when its caller drops this future.
+            recording.span.in_scope(|| this.inner.set(None));
+            *this.recording = None;
         }
         polled
     }
@@ -105,9 +108,12 @@ impl<C> Recording<C> {
         C: Classify<Res, Err>,
     {
         if !self.ended {
-            self.ended = true;
             let elapsed = self.since.elapsed();
+            // It may panic, and this is dropped then.
+            self.inside = true;
             let class = self.classifier.classify(result);
+            self.inside = false;
+            self.ended = true;
             let error = result.err().map(|error| error as &dyn fmt::Display);
             record_end(&self.span, class, error, elapsed);
         }

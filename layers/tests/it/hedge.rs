@@ -278,6 +278,7 @@ fn settings_that_make_no_sense_are_refused_by_name() {
         (fresh().percentile(95.0), "percentile"),
         (fresh().percentile(f64::NAN), "percentile"),
         (fresh().fixed_delay(Duration::MAX), "fixed_delay"),
+        (fresh().fixed_delay(Duration::ZERO), "fixed_delay"),
         (fresh().min_delay(Duration::ZERO), "min_delay"),
         (fresh().max_delay(Duration::ZERO), "max_delay"),
         (fresh().max_delay(Duration::MAX), "max_delay"),
