@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_due_much_later_is_not_kept() {
+        runtime().block_on(async {
+            let mut long = make(10);
+            long.reset(Instant::now() + Duration::from_secs(3_600), Duration::from_secs(3_600));
+            drop(long);
+            assert_eq!(kept(), 0);
+        });
+    }
+
+    #[test]
     fn no_more_are_kept_than_there_is_room_for() {
         runtime().block_on(async {
             let many: Vec<_> = (0..200).map(|_| make(10)).collect();

@@ -240,6 +240,14 @@ mod tests {
         assert_eq!(setting(Budget::builder().burst(0)), "burst");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_snapshot_shows_the_reserve_that_has_come_in_since() {
+        let budget = Budget::builder().ratio(0.0).reserve_per_second(1.0).burst(3).unchecked();
+        assert!((0..3).all(|_| budget.withdraw()));
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        assert!((budget.snapshot().balance - 2.0).abs() < 0.01, "{budget:?}");
+    }
+
     #[test]
     fn clones_share_the_budget() {
         let budget = Budget::builder().ratio(0.0).reserve_per_second(0.0).burst(1).build().unwrap();

@@ -517,6 +517,15 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_weight_that_is_no_permit_at_all_does_not_overflow() {
+        let start = Instant::now();
+        let slow = Rate { permits: 1, per: Duration::from_secs(600), burst: 4 };
+        let gcra = Gcra::new(slow, start);
+        assert_eq!(gcra.take(u32::MAX, start + Duration::from_secs(3_600)), Err(Short::Forever));
+        assert_eq!(gcra.take(4, start), Ok(()));
+    }
+
     proptest! {
         /// The limiter beside exact fractions: it admits what they admit, and not more than a nanosecond earlier.
         #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
-    Backoff, CircuitBreakerLayer, Class, ConfigError, HedgeLayer, Jitter, Rejection,
+    Backoff, CircuitBreakerLayer, Class, ConcurrencyLimitLayer, ConfigError, HedgeLayer, Jitter, Rejection,
     breaker::{Cause, Circuit, CircuitBreakerBuilder, CircuitState, Mode},
     classify_fn,
     testkit::{
@@ -324,6 +324,44 @@ async fn what_an_operator_forces_stays_forced_and_can_be_forced_ahead() {
     }
 }
 
+/// A full queue further in says nothing of the service.
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_further_in_refuses_does_not_count() {
+    let layer = builder().consecutive_failures(1).build().unwrap();
+    let none = ConcurrencyLimitLayer::builder().limit(1).max_waiting(0).build().unwrap();
+    let service = ServiceBuilder::new().layer(layer.clone()).layer(none).service(Leaf::new([Step::Hang]));
+    let hung = tokio::spawn(service.clone().oneshot(Request::new(7)));
+    tokio::task::yield_now().await;
+    for _ in 0..100 {
+        assert_eq!(send(&service).await, Err(Rejection::ConcurrencyLimited.into()));
+    }
+    let snapshot = layer.handle().snapshot();
+    assert_eq!((snapshot.state, snapshot.calls), (CircuitState::Closed, 0));
+    hung.abort();
+}
+
+/// A circuit that is made at the moment when all are forced is forced too.
+#[test]
+fn a_mode_for_all_misses_no_circuit_that_is_being_made() {
+    for _ in 0..300 {
+        let layer = builder().build_keyed(10_000, |request: &Request| **request).unwrap();
+        let circuits = layer.handle();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let circuits = &circuits;
+                scope.spawn(move || {
+                    for key in 0..20 {
+                        circuits.get_or_make(&(thread * 1_000 + key));
+                    }
+                });
+            }
+            circuits.set_mode(Mode::ForcedOpen);
+        });
+        assert_eq!(circuits.len(), 60);
+        assert!(circuits.all().iter().all(|(_, circuit)| circuit.snapshot().mode == Mode::ForcedOpen));
+    }
+}
+
 /// One thread's lock is nobody's wait: many threads ask an open circuit, and one that probes.
 #[test]
 fn cb07_many_threads_are_refused_by_a_tripped_circuit_without_a_wait() {
@@ -548,10 +586,14 @@ fn settings_that_make_no_sense_are_refused_by_name() {
         |builder: CircuitBreakerBuilder| builder.build().map_err(|error| ConfigError::setting(&error)).err();
     let fresh = CircuitBreakerLayer::builder;
     assert_eq!(setting(fresh()), None);
+    let row_only =
+        fresh().window_of_calls(10).failure_ratio(None).ignore_slow_calls().consecutive_failures(3);
+    assert_eq!(setting(row_only), None);
     for (builder, name) in [
         (fresh().window_of_calls(0), "window_of_calls"),
         (fresh().window_of_calls(u32::MAX), "window_of_calls"),
         (fresh().window_of_calls(19), "minimum_calls"),
+        (fresh().window_of_calls(19).failure_ratio(None), "minimum_calls"),
         (fresh().window_of_time(Duration::ZERO), "window_of_time"),
         (fresh().window_of_time(Duration::MAX), "window_of_time"),
         (fresh().minimum_calls(0), "minimum_calls"),

@@ -480,6 +480,7 @@ fn settings_that_make_no_sense_are_refused_by_name() {
         (hundred().rate(1_000_001, MILLISECOND), "rate"),
         (hundred().burst(0), "burst"),
         (hundred().burst(u32::MAX), "burst"),
+        (hundred().rate(1, SECOND * 600).burst(1 << 24), "burst"),
         (hundred().max_wait(SECOND * 3_601), "max_wait"),
         (hundred().max_waiting(1_000_001), "max_waiting"),
     ];
@@ -489,6 +490,12 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     }
     assert_eq!(hundred().build_keyed(0, |_: &u32| 0).unwrap_err().setting(), "max_keys");
     assert_eq!(hundred().rate(40, SECOND).build().unwrap().handle().snapshot().available, 1);
+    let slow = hundred().rate(1, SECOND * 600).burst(1_000_000).build().unwrap();
+    let shown = slow.handle().snapshot();
+    assert_eq!(
+        (shown.available, shown.permits, shown.per, shown.burst),
+        (1_000_000, 1, SECOND * 600, 1_000_000)
+    );
     let default = RateLimitLayer::per_second(NonZeroU32::new(40).unwrap());
     assert_eq!(default.handle().snapshot().available, 4);
 }

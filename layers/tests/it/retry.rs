@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use palisade::{
-    Backoff, Budget, Class, Effect, Fault, HasDeadline, Idempotence, Instant, Jitter, RetryLayer,
+    Backoff, Budget, CircuitBreakerLayer, Class, Classified, Effect, Fault, HasDeadline, Idempotence,
+    Instant, Jitter, Rejection, RetryLayer,
     testkit::{AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent},
 };
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 const BASE: Duration = Duration::from_millis(100);
 
@@ -51,6 +52,33 @@ async fn a_mistake_of_the_callers_is_never_sent_again() {
     let leaf = Leaf::new([Step::Fail(CALLER)]);
     assert_eq!(exact().layer(leaf.clone()).oneshot(idempotent(7)).await, Err(Error::Failed(CALLER, 1)));
     assert_eq!(leaf.call_count(), 1);
+}
+
+/// To wait for a circuit to close would hold every caller, and bring all of them back at one moment.
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_further_in_refuses_ends_the_call_at_once_and_costs_no_token() {
+    let retry = RetryLayer::default();
+    let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
+    let leaf = Leaf::new([Step::Fail(AMBIGUOUS)]);
+    let service = ServiceBuilder::new().layer(retry.clone()).layer(breaker).service(leaf.clone());
+    // The first attempt opens the circuit, the second one is refused.
+    let began = Instant::now();
+    let refused = service.clone().oneshot(idempotent(7)).await.unwrap_err();
+    assert!(matches!(refused, Error::Refused(Rejection::CircuitOpen { .. })), "{refused}");
+    for _ in 0..60 {
+        assert!(service.clone().oneshot(idempotent(7)).await.is_err());
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!((leaf.call_count(), retry.budget().snapshot().granted), (1, 1));
+}
+
+/// Where another target may do better, a refusal by one is no reason to stop.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_another_target_may_not_make_is_repeated() {
+    let elsewhere = Rejection::circuit_open(None).class().elsewhere();
+    assert!(elsewhere.is_refused_here());
+    let leaf = Leaf::new([Step::Fail(elsewhere), Step::Answer]);
+    assert_eq!(exact().layer(leaf).oneshot(idempotent(7)).await, Ok(7));
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,6 +173,32 @@ fn a_call_that_is_dropped_or_panics_says_so() {
     assert_eq!(told, [("cancelled", "1000.0"), ("panicked", "0.0")]);
 }
 
+/// Exporters take the close of a span for the end of the call.
+#[test]
+fn a_span_ends_with_its_call_and_not_when_the_future_is_dropped() {
+    let watcher = Watcher { closed: Arc::default(), most: Level::TRACE };
+    let closed = Arc::clone(&watcher.closed);
+    tracing::subscriber::with_default(Registry::default().with(watcher), || {
+        run_paused(async {
+            let mut call =
+                Box::pin(TraceLayer::call().layer(Leaf::new([Step::Answer])).oneshot(Request::new(7)));
+            assert_eq!(call.as_mut().await, Ok(7));
+            assert_eq!(closed.lock().unwrap().len(), 1);
+            drop(call);
+        });
+    });
+}
+
+#[test]
+fn a_classifier_that_panics_leaves_an_outcome() {
+    let panics = classify_fn(|_: Result<&u32, &Error>| -> Class { panic!("a classifier's own trouble") });
+    let spans = spans(async {
+        let service = TraceLayer::call().classifier(panics).layer(Leaf::new([Step::Answer]));
+        assert!(tokio::spawn(service.oneshot(Request::new(7))).await.is_err());
+    });
+    assert_eq!(spans[0].field("outcome"), Some("panicked"));
+}
+
 #[test]
 fn what_the_inner_future_does_when_it_is_dropped_is_in_the_span() {
     struct Goodbye(Arc<Mutex<Option<&'static str>>>);
