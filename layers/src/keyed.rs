@@ -7,9 +7,14 @@
 
 use std::{fmt, hash::Hash, sync::Arc};
 
+use crossbeam_utils::CachePadded;
+
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 
-use crate::ConfigError;
+use crate::{
+    ConfigError,
+    handle::{Handle, Handles, handle_to},
+};
 
 /// Which of a layer's states a request belongs to: [`Single`] or [`PerKey`].
 ///
@@ -22,8 +27,8 @@ pub trait Partition<Req> {
     /// What the layer keeps.
     type State;
 
-    /// Calls `then` with the state of `request`.
-    fn with<R>(&self, request: &Req, then: impl FnOnce(&Arc<Self::State>) -> R) -> R;
+    /// Calls `then` with a handle to the state of `request`, behind a padding that keeps the counts of threads apart.
+    fn with<R>(&self, request: &Req, then: impl FnOnce(&Arc<CachePadded<Arc<Self::State>>>) -> R) -> R;
 }
 
 /// What layers keep states of, for themselves.
@@ -38,16 +43,16 @@ pub trait Keep {
 }
 
 /// One state for all requests. Clones share it.
-pub struct Single<V>(Arc<V>);
+pub struct Single<V>(Handles<V>);
 
 impl<V> Single<V> {
     pub(crate) fn new(state: V) -> Self {
-        Self(Arc::new(state))
+        Self(Handles::new(state))
     }
 
     /// The state.
-    pub(crate) const fn state(&self) -> &Arc<V> {
-        &self.0
+    pub(crate) fn state(&self) -> &Arc<V> {
+        self.0.value()
     }
 }
 
@@ -55,20 +60,20 @@ impl<V, Req> Partition<Req> for Single<V> {
     type State = V;
 
     #[inline]
-    fn with<R>(&self, _: &Req, then: impl FnOnce(&Arc<V>) -> R) -> R {
-        then(&self.0)
+    fn with<R>(&self, _: &Req, then: impl FnOnce(&Handle<V>) -> R) -> R {
+        then(self.0.here())
     }
 }
 
 impl<V> Clone for Single<V> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(self.0.clone())
     }
 }
 
 impl<V: fmt::Debug> fmt::Debug for Single<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.state().fmt(f)
     }
 }
 
@@ -113,8 +118,8 @@ where
     type State = V;
 
     #[inline]
-    fn with<R>(&self, request: &Req, then: impl FnOnce(&Arc<V>) -> R) -> R {
-        then(&self.states.get_or_make(&(self.key)(request)))
+    fn with<R>(&self, request: &Req, then: impl FnOnce(&Handle<V>) -> R) -> R {
+        then(&self.states.handle(&(self.key)(request)))
     }
 }
 
@@ -137,7 +142,7 @@ const MOST_KEYS: usize = 10_000_000;
 pub(crate) struct Keyed<K, V>(Arc<States<K, V>>);
 
 struct States<K, V> {
-    cache: Cache<K, Arc<V>, UnitWeighter, DefaultHashBuilder, InUse>,
+    cache: Cache<K, Handle<V>, UnitWeighter, DefaultHashBuilder, InUse>,
     make: Box<dyn Fn(&K) -> V + Send + Sync>,
 }
 
@@ -164,14 +169,18 @@ impl<K: Eq + Hash + Clone, V: Keep> Keyed<K, V> {
         Ok(Self(Arc::new(States { cache, make: Box::new(make) })))
     }
 
+    /// The state of a key, made if there is none.
     pub(crate) fn get_or_make(&self, key: &K) -> Arc<V> {
+        Arc::clone(&**self.handle(key))
+    }
+
+    fn handle(&self, key: &K) -> Handle<V> {
         if let Some(state) = self.0.cache.get(key) {
             return state;
         }
-        let made = self
-            .0
-            .cache
-            .get_or_insert_with(key, || Ok::<_, std::convert::Infallible>(Arc::new((self.0.make)(key))));
+        let made = self.0.cache.get_or_insert_with(key, || {
+            Ok::<_, std::convert::Infallible>(handle_to(Arc::new((self.0.make)(key))))
+        });
         match made {
             Ok(state) => {
                 state.made();
@@ -183,12 +192,12 @@ impl<K: Eq + Hash + Clone, V: Keep> Keyed<K, V> {
 
     /// The state of a key that has been seen, and is still kept.
     pub(crate) fn get(&self, key: &K) -> Option<Arc<V>> {
-        self.0.cache.peek(key)
+        self.0.cache.peek(key).map(|handle| Arc::clone(&**handle))
     }
 
     /// All keys and their states.
     pub(crate) fn all(&self) -> Vec<(K, Arc<V>)> {
-        self.0.cache.iter().collect()
+        self.0.cache.iter().map(|(key, handle)| (key, Arc::clone(&**handle))).collect()
     }
 
     /// How many keys are kept.
@@ -213,16 +222,17 @@ impl<K, V> fmt::Debug for Keyed<K, V> {
 #[derive(Clone, Debug)]
 struct InUse;
 
-impl<K, V: Keep> Lifecycle<K, Arc<V>> for InUse {
+impl<K, V: Keep> Lifecycle<K, Handle<V>> for InUse {
     // What was evicted is dropped when the map's lock is not held any more: that may run code of others.
-    type RequestState = Vec<(K, Arc<V>)>;
+    type RequestState = Vec<(K, Handle<V>)>;
 
-    fn on_evict(&self, evicted: &mut Self::RequestState, key: K, state: Arc<V>) {
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: K, state: Handle<V>) {
         evicted.push((key, state));
     }
 
-    fn is_pinned(&self, _: &K, state: &Arc<V>) -> bool {
-        Arc::strong_count(state) > 1 || state.keep()
+    fn is_pinned(&self, _: &K, state: &Handle<V>) -> bool {
+        // By a call, or by an operator.
+        Arc::strong_count(state) > 1 || Arc::strong_count(state.as_ref()) > 1 || state.keep()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod concurrency;
 mod config;
 pub mod deadline;
 pub mod guide;
+mod handle;
 pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;

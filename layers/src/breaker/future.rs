@@ -17,6 +17,7 @@ use crate::{
     Rejection,
     class::{Classify, Fault},
     clock::Instant,
+    handle::Handle,
     readiness::ReadyCall,
     superseded::is_superseded,
 };
@@ -41,13 +42,13 @@ enum Admission {
 
 /// A call that was admitted. Dropped before its outcome is known, it counts as one that its caller gave up.
 pub(super) struct Watched {
-    circuit: Option<Arc<Circuit>>,
+    circuit: Option<Handle<Circuit>>,
     ticket: Ticket,
 }
 
 impl Watched {
     #[inline]
-    pub(super) fn new(circuit: &Arc<Circuit>, ticket: Ticket) -> Self {
+    pub(super) fn new(circuit: &Handle<Circuit>, ticket: Ticket) -> Self {
         Self { circuit: Some(Arc::clone(circuit)), ticket }
     }
 

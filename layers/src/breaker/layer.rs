@@ -223,7 +223,7 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Makes a layer with a circuit for each key that `key` tells of a request: a tenant, a table, a node.
     ///
     /// At most `max_keys` circuits are kept, and those of calls in flight; the ones that are used least make room, and start
-    /// closed when they come back, unless an operator has forced them. A circuit takes some 600 bytes.
+    /// closed when they come back, unless an operator has forced them. A circuit takes about a kilobyte.
     ///
     /// ```
     /// use palisade::CircuitBreakerLayer;

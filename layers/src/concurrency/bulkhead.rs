@@ -14,6 +14,7 @@ use super::state::Places;
 use crate::{
     Rejection, TimeoutScope,
     clock::Instant,
+    handle::Handle,
     keyed::Keep,
     sync::atomic::{AtomicU32, Ordering::Acquire},
     telemetry::{self, Counter, Gauge},
@@ -76,32 +77,27 @@ impl Bulkhead {
     }
 
     #[inline]
-    pub(super) fn ask(self: &Arc<Self>, until: impl FnOnce() -> Option<Instant>) -> Asked {
-        if self.places.take() {
-            return Asked::Admitted(self.permit());
+    pub(super) fn ask(this: &Handle<Self>, until: impl FnOnce() -> Option<Instant>) -> Asked {
+        if this.places.take() {
+            return Asked::Admitted(Permit(Arc::clone(this)));
         }
-        self.ask_to_wait(until())
+        Self::ask_to_wait(this, until())
     }
 
     #[cold]
-    fn ask_to_wait(self: &Arc<Self>, until: Option<Instant>) -> Asked {
-        let Shared { max_waiting, queue_timeout, .. } = *self.shared;
-        if queue_timeout.is_zero() || self.places.waiting() >= max_waiting {
-            return Asked::Refused(self.refuse());
+    fn ask_to_wait(this: &Handle<Self>, until: Option<Instant>) -> Asked {
+        let Shared { max_waiting, queue_timeout, .. } = *this.shared;
+        if queue_timeout.is_zero() || this.places.waiting() >= max_waiting {
+            return Asked::Refused(this.refuse());
         }
         let now = Instant::now();
         let longest = now + queue_timeout;
         let give_up = until.map_or(longest, |until| longest.min(until));
         let allowed = give_up.saturating_duration_since(now);
         if allowed.is_zero() {
-            return Asked::Refused(self.time_out(allowed));
+            return Asked::Refused(this.time_out(allowed));
         }
-        Asked::Waiting(Turn { bulkhead: Arc::clone(self), give_up, allowed, place: None })
-    }
-
-    #[inline]
-    fn permit(self: &Arc<Self>) -> Permit {
-        Permit(Arc::clone(self))
+        Asked::Waiting(Turn { bulkhead: Arc::clone(this), give_up, allowed, place: None })
     }
 
     #[cold]
@@ -158,7 +154,7 @@ pub struct ConcurrencyLimitSnapshot {
 }
 
 /// A place for a call in flight. It goes to the front of the line when it is dropped.
-pub(super) struct Permit(Arc<Bulkhead>);
+pub(super) struct Permit(Handle<Bulkhead>);
 
 impl Drop for Permit {
     #[inline]
@@ -169,7 +165,7 @@ impl Drop for Permit {
 
 /// A call that waits for its turn.
 pub(super) struct Turn {
-    bulkhead: Arc<Bulkhead>,
+    bulkhead: Handle<Bulkhead>,
     give_up: Instant,
     // From the call until then, for the error's text.
     allowed: Duration,
@@ -198,7 +194,7 @@ impl Turn {
             },
         };
         if bulkhead.places.in_turn(place, cx.waker()).is_ready() {
-            let permit = bulkhead.permit();
+            let permit = Permit(Arc::clone(bulkhead));
             self.leave();
             return Poll::Ready(Ok(permit));
         }

@@ -43,7 +43,8 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let asked = self.bulkhead.with(&request, |bulkhead| bulkhead.ask(|| self.until.until(&request)));
+        let asked =
+            self.bulkhead.with(&request, |bulkhead| Bulkhead::ask(bulkhead, || self.until.until(&request)));
         match asked {
             Asked::Admitted(permit) => ConcurrencyLimitFuture::calling(self.inner.call(request), permit),
             Asked::Waiting(turn) => {

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_utils::CachePadded;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -14,6 +13,7 @@ use super::state::{Outcome, Refused, Shared};
 use crate::{
     class::{Classify, Fault},
     clock::Instant,
+    handle::Handle,
     readiness::Spare,
     request::{Repeat, Why},
     superseded::drop_loser,
@@ -55,8 +55,7 @@ pin_project! {
     }
 }
 
-/// What a call needs to send its request again. Padded where it is shared, so that the calls, which count themselves in
-/// and out, do not hold up those that read it.
+/// What a call needs to send its request again.
 pub(super) struct Kept<S, C> {
     pub(super) spare: Spare<S>,
     pub(super) shared: Arc<Shared>,
@@ -65,7 +64,7 @@ pub(super) struct Kept<S, C> {
 
 /// Sees to it that every call is measured and every second attempt counted, dropped ones included.
 struct Watch<S, C> {
-    kept: Arc<CachePadded<Kept<S, C>>>,
+    kept: Handle<Kept<S, C>>,
     // At the first poll: what a call waits for before that is not the service's doing.
     began: Option<Instant>,
     hedged: bool,
@@ -119,7 +118,7 @@ where
     S: Service<Req>,
 {
     /// A call whose request may be sent again, from `spare`, if there is one.
-    pub(super) fn new(first: S::Future, spare: Option<Req>, kept: Arc<CachePadded<Kept<S, C>>>) -> Self {
+    pub(super) fn new(first: S::Future, spare: Option<Req>, kept: Handle<Kept<S, C>>) -> Self {
         let second = match spare {
             Some(spare) => Second::Waiting { timer: Timer::unarmed(), delay: None, spare: Some(spare) },
             None => Second::None,

@@ -4,12 +4,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use crossbeam_utils::CachePadded;
 use tower::Service;
 
 use super::{HedgeFuture, future::Kept, state::Shared};
 use crate::{
     class::Classify,
+    handle::Handles,
     readiness::Spare,
     request::{Repeat, Why},
 };
@@ -17,13 +17,13 @@ use crate::{
 /// A service that sends late requests a second time. See the [module](super) for more.
 pub struct Hedge<S, C> {
     inner: S,
-    kept: Arc<CachePadded<Kept<S, C>>>,
+    kept: Handles<Kept<S, C>>,
 }
 
 impl<S: Clone, C> Hedge<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared>, classifier: C) -> Self {
         let spare = Spare::of(&inner);
-        Self { inner, kept: Arc::new(CachePadded::new(Kept { spare, shared, classifier })) }
+        Self { inner, kept: Handles::new(Kept { spare, shared, classifier }) }
     }
 }
 
@@ -42,16 +42,16 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let shared = &self.kept.shared;
+        let shared = &self.kept.value().shared;
         shared.count_call();
         let spare = if shared.may_hedge() { request.repeat(Why::Hedge) } else { None };
-        HedgeFuture::new(self.inner.call(request), spare, Arc::clone(&self.kept))
+        HedgeFuture::new(self.inner.call(request), spare, Arc::clone(self.kept.here()))
     }
 }
 
 impl<S: Clone, C> Clone for Hedge<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), kept: Arc::clone(&self.kept) }
+        Self { inner: self.inner.clone(), kept: self.kept.clone() }
     }
 }
 
@@ -59,7 +59,7 @@ impl<S: fmt::Debug, C> fmt::Debug for Hedge<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hedge")
             .field("inner", &self.inner)
-            .field("snapshot", &self.kept.shared.snapshot())
+            .field("snapshot", &self.kept.value().shared.snapshot())
             .finish_non_exhaustive()
     }
 }

@@ -1,14 +1,13 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 
 use super::series::{Outcome, Series};
-use crate::{class::Classify, clock::Instant};
+use crate::{class::Classify, clock::Instant, handle::Handle};
 
 pin_project! {
     /// The future of a [`Metrics`](super::Metrics) service.
@@ -54,7 +53,7 @@ impl<F, C> fmt::Debug for MetricsFuture<F, C> {
 /// A call that has begun. It is counted when it ends, or when this is dropped.
 pub(super) struct InFlight<C> {
     // None once it has been counted.
-    series: Option<Arc<Series<C>>>,
+    series: Option<Handle<Series<C>>>,
     since: Instant,
     // Still set when it is dropped only if the inner service, or the classifier, has panicked.
     inside: bool,
@@ -62,7 +61,7 @@ pub(super) struct InFlight<C> {
 
 impl<C> InFlight<C> {
     #[inline]
-    pub(super) fn begin(series: Arc<Series<C>>) -> Self {
+    pub(super) fn begin(series: Handle<Series<C>>) -> Self {
         series.begin();
         Self { series: Some(series), since: Instant::now(), inside: false }
     }

@@ -13,6 +13,7 @@ use std::{
 use metrics::Label;
 
 use super::series::Series;
+use crate::handle::Handles;
 
 /// Tells the value of a label for a request: [`Unlabelled`], or the function that was given to
 /// [`label_by`](super::MetricsBuilder::label_by). You will not need to name it.
@@ -71,11 +72,11 @@ pub(super) struct Book<C> {
     values: Mutex<usize>,
     full: AtomicBool,
     // Of calls without a value, or with one too many.
-    rest: Arc<Series<C>>,
+    rest: Handles<Series<C>>,
 }
 
 /// A value and its series.
-type Slot<C> = OnceLock<(Box<str>, Arc<Series<C>>)>;
+type Slot<C> = OnceLock<(Box<str>, Handles<Series<C>>)>;
 
 impl<C> Book<C> {
     /// A book for a label `key` of so many values.
@@ -92,14 +93,14 @@ impl<C> Book<C> {
             max_values,
             values: Mutex::new(0),
             full: AtomicBool::new(false),
-            rest: Arc::new(rest),
+            rest: Handles::new(rest),
         }
     }
 
     /// A book without such a label, of one series.
     pub(super) fn unlabelled(classifier: C, labels: Vec<Label>) -> Self {
         let classifier = Arc::new(classifier);
-        let rest = Arc::new(Series::new(Arc::clone(&classifier), labels.clone()));
+        let rest = Handles::new(Series::new(Arc::clone(&classifier), labels.clone()));
         Self {
             classifier,
             labels,
@@ -114,12 +115,12 @@ impl<C> Book<C> {
     }
 
     #[inline]
-    pub(super) fn rest(&self) -> &Arc<Series<C>> {
+    pub(super) fn rest(&self) -> &Handles<Series<C>> {
         &self.rest
     }
 
     /// The series of a value, made if there is room for one more.
-    pub(super) fn series(&self, value: &str) -> &Arc<Series<C>> {
+    pub(super) fn series(&self, value: &str) -> &Handles<Series<C>> {
         match self.find(value) {
             Found::Series(series) => series,
             // A value too many is found to be so without a lock, for ever after the first.
@@ -129,7 +130,7 @@ impl<C> Book<C> {
     }
 
     #[cold]
-    fn add(&self, value: &str) -> &Arc<Series<C>> {
+    fn add(&self, value: &str) -> &Handles<Series<C>> {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         // Only who holds the lock fills slots; another may have done so since.
         let slot = match self.find(value) {
@@ -151,7 +152,7 @@ impl<C> Book<C> {
         *values += 1;
         let made = || {
             let series = Series::new(Arc::clone(&self.classifier), with(&self.labels, self.key, value));
-            (value.into(), Arc::new(series))
+            (value.into(), Handles::new(series))
         };
         &slot.get_or_init(made).1
     }
@@ -173,7 +174,7 @@ impl<C> Book<C> {
 }
 
 enum Found<'a, C> {
-    Series(&'a Arc<Series<C>>),
+    Series(&'a Handles<Series<C>>),
     Empty(&'a Slot<C>),
 }
 
@@ -199,11 +200,11 @@ mod tests {
     #[test]
     fn the_first_values_win_and_the_rest_are_counted_together() {
         let book = book(2);
-        let (a, b) = (Arc::clone(book.series("a")), Arc::clone(book.series("b")));
+        let (a, b) = (Arc::clone(book.series("a").value()), Arc::clone(book.series("b").value()));
         assert!(!Arc::ptr_eq(&a, &b));
-        assert!(Arc::ptr_eq(book.series("c"), book.rest()));
-        assert!(Arc::ptr_eq(book.series("d"), book.rest()));
-        assert!(Arc::ptr_eq(book.series("a"), &a) && Arc::ptr_eq(book.series("b"), &b));
+        assert!(Arc::ptr_eq(book.series("c").value(), book.rest().value()));
+        assert!(Arc::ptr_eq(book.series("d").value(), book.rest().value()));
+        assert!(Arc::ptr_eq(book.series("a").value(), &a) && Arc::ptr_eq(book.series("b").value(), &b));
     }
 
     #[test]
@@ -213,13 +214,15 @@ mod tests {
             let threads: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
-                        (0..64).map(|value| Arc::as_ptr(book.series(&value.to_string())) as usize).collect()
+                        (0..64)
+                            .map(|value| Arc::as_ptr(book.series(&value.to_string()).value()) as usize)
+                            .collect()
                     })
                 })
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let rest = Arc::as_ptr(book.rest()) as usize;
+        let rest = Arc::as_ptr(book.rest().value()) as usize;
         for value in 0..64 {
             let mut series: Vec<_> = seen.iter().map(|seen| seen[value]).filter(|at| *at != rest).collect();
             series.dedup();
@@ -238,14 +241,14 @@ mod tests {
             let book = book(max_values);
             let mut model: HashMap<String, usize> = HashMap::new();
             for value in values {
-                let series = Arc::as_ptr(book.series(&value)) as usize;
+                let series = Arc::as_ptr(book.series(&value).value()) as usize;
                 if let Some(known) = model.get(&value) {
                     prop_assert_eq!(*known, series);
                 } else if model.len() < max_values {
                     prop_assert!(!model.values().any(|known| *known == series));
                     model.insert(value, series);
                 } else {
-                    prop_assert_eq!(series, Arc::as_ptr(book.rest()) as usize);
+                    prop_assert_eq!(series, Arc::as_ptr(book.rest().value()) as usize);
                 }
             }
         }

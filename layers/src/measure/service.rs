@@ -43,7 +43,7 @@ where
             None => book.rest(),
             Some(value) => book.series(&value),
         };
-        let mut in_flight = InFlight::begin(Arc::clone(series));
+        let mut in_flight = InFlight::begin(Arc::clone(series.here()));
         let inner = in_flight.watch(|| self.inner.call(request));
         MetricsFuture::new(inner, in_flight)
     }

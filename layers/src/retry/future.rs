@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_utils::CachePadded;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -17,6 +16,7 @@ use super::{
 use crate::{
     class::{Class, Classify},
     clock::Instant,
+    handle::Handle,
     readiness::Spare,
     request::{HasDeadline, Repeat, Why},
     timer::{Due, Timer},
@@ -44,8 +44,7 @@ pin_project! {
     }
 }
 
-/// What a service keeps for the repeats of all its calls. Padded where it is shared, so that the calls, which count
-/// themselves in and out, do not hold up those that read it.
+/// What a service keeps for the repeats of all its calls.
 pub(super) struct Kept<S, C> {
     pub(super) service: Spare<S>,
     pub(super) shared: Arc<Shared<C>>,
@@ -53,7 +52,7 @@ pub(super) struct Kept<S, C> {
 
 /// What a call keeps for its repeats.
 struct Retries<S, C, Req> {
-    kept: Arc<CachePadded<Kept<S, C>>>,
+    kept: Handle<Kept<S, C>>,
     // A copy of the request, from which each repeat is made.
     spare: Req,
     attempt: u32,
@@ -68,7 +67,7 @@ where
         Self { state: State::Calling { future }, retries: None }
     }
 
-    pub(super) const fn new(future: S::Future, spare: Req, kept: Arc<CachePadded<Kept<S, C>>>) -> Self {
+    pub(super) const fn new(future: S::Future, spare: Req, kept: Handle<Kept<S, C>>) -> Self {
         Self {
             state: State::Calling { future },
             retries: Some(Retries { kept, spare, attempt: 1, wait: Duration::ZERO }),

@@ -4,12 +4,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use crossbeam_utils::CachePadded;
 use tower::Service;
 
 use super::{RetryFuture, future::Kept, layer::Shared};
 use crate::{
     class::Classify,
+    handle::Handles,
     readiness::Spare,
     request::{HasDeadline, Repeat, Why},
 };
@@ -17,13 +17,13 @@ use crate::{
 /// A service that sends requests again. See the [module](super) for more.
 pub struct Retry<S, C> {
     inner: S,
-    kept: Arc<CachePadded<Kept<S, C>>>,
+    kept: Handles<Kept<S, C>>,
 }
 
 impl<S: Clone, C> Retry<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
         let service = Spare::of(&inner);
-        Self { inner, kept: Arc::new(CachePadded::new(Kept { service, shared })) }
+        Self { inner, kept: Handles::new(Kept { service, shared }) }
     }
 }
 
@@ -43,23 +43,26 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         if request.counts() {
-            self.kept.shared.budget.deposit();
+            self.kept.value().shared.budget.deposit();
         }
         let Some(spare) = request.repeat(Why::Spare) else {
             return RetryFuture::once(self.inner.call(request));
         };
-        RetryFuture::new(self.inner.call(request), spare, Arc::clone(&self.kept))
+        RetryFuture::new(self.inner.call(request), spare, Arc::clone(self.kept.here()))
     }
 }
 
 impl<S: Clone, C> Clone for Retry<S, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), kept: Arc::clone(&self.kept) }
+        Self { inner: self.inner.clone(), kept: self.kept.clone() }
     }
 }
 
 impl<S: fmt::Debug, C> fmt::Debug for Retry<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.kept.shared).finish()
+        f.debug_struct("Retry")
+            .field("inner", &self.inner)
+            .field("shared", &self.kept.value().shared)
+            .finish()
     }
 }
