@@ -310,7 +310,7 @@ impl Core {
     /// Which limit the window has reached.
     fn reached(&self, generation: u64, now: Instant) -> Option<Cause> {
         let sums = self.window.sums(generation, now);
-        let reached = |part: u32, ratio: f64| part > 0 && f64::from(part) >= ratio * f64::from(sums.calls);
+        let reached = |part: u32, ratio: f64| f64::from(part) >= ratio * f64::from(sums.calls);
         if sums.calls < self.rules.minimum_calls {
             None
         } else if self.rules.failure_ratio.is_some_and(|ratio| reached(sums.failures, ratio)) {
