@@ -8,7 +8,6 @@
 use std::{fmt, hash::Hash, sync::Arc};
 
 use crossbeam_utils::CachePadded;
-
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 
 use crate::{

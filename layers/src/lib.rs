@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod adapt;
+mod admission;
 mod backoff;
 pub mod breaker;
 pub mod budget;

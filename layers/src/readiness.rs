@@ -8,12 +8,13 @@
 
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use tower::Service;
+
+use crate::sync::{Mutex, lock};
 
 /// An inner service, and whether it was ready when last asked.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl<S: Clone> Spare<S> {
 
     /// A clone, which has its own readiness to win.
     pub(crate) fn fresh(&self) -> S {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

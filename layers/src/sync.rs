@@ -1,4 +1,4 @@
-//! Atomics and locks of the cores: the standard library's, or loom's where a model of a core is checked.
+//! Atomics and locks: the standard library's, or loom's where a model of a core is checked.
 //!
 //! `RUSTFLAGS="--cfg palisade_loom" cargo test -p palisade --lib loom` runs the models. The `cfg` is this crate's own,
 //! because `--cfg loom` would change tokio as well.
@@ -8,7 +8,7 @@ pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 #[cfg(not(palisade_loom))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
-/// Locks, whether or not a thread has panicked while it held the lock. What the cores keep is whole after each step.
+/// Locks, whether or not a thread has panicked while it held the lock. What is kept behind locks here is whole after each step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

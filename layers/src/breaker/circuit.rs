@@ -3,7 +3,7 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock::Instant,
     keyed::{Keep, Keyed},
+    sync::{Mutex, MutexGuard, lock},
     telemetry::{Counter, Gauge},
 };
 
@@ -91,7 +92,7 @@ impl Reports {
     }
 
     fn mode(&self) -> MutexGuard<'_, Mode> {
-        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mode)
     }
 }
 

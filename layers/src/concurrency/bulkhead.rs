@@ -13,6 +13,7 @@ use std::{
 use super::state::Places;
 use crate::{
     Rejection, TimeoutScope,
+    admission::{self, Pass},
     clock::Instant,
     handle::Handle,
     keyed::Keep,
@@ -156,6 +157,8 @@ pub struct ConcurrencyLimitSnapshot {
 /// A place for a call in flight. It goes to the front of the line when it is dropped.
 pub(super) struct Permit(Handle<Bulkhead>);
 
+impl Pass for Permit {}
+
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
@@ -173,13 +176,10 @@ pub(super) struct Turn {
     place: Option<u32>,
 }
 
-impl Turn {
-    /// Waits for a place. The timer is this call's own.
-    pub(super) fn poll(
-        &mut self,
-        timer: &mut Timer,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Permit, Rejection>> {
+impl admission::Turn for Turn {
+    type Pass = Permit;
+
+    fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Permit, Rejection>> {
         let Self { bulkhead, give_up, .. } = self;
         let shared = &bulkhead.shared;
         let place = match self.place {
@@ -202,7 +202,9 @@ impl Turn {
         self.leave();
         Poll::Ready(Err(self.bulkhead.time_out(self.allowed)))
     }
+}
 
+impl Turn {
     fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             self.bulkhead.places.leave(place);

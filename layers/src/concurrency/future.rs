@@ -1,14 +1,14 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::bulkhead::{Permit, Turn};
-use crate::{Rejection, readiness::ReadyCall, timer::Timer};
+use crate::{Rejection, admission::AdmittedCall, readiness::ReadyCall};
 
 pin_project! {
     /// The future of a [`ConcurrencyLimit`](super::ConcurrencyLimit) service.
@@ -16,20 +16,8 @@ pin_project! {
     where
         S: Service<Req>,
     {
-        // Before the permit, so that a call which is dropped is over before another takes its place.
         #[pin]
-        call: ReadyCall<S, Req>,
-        #[pin]
-        stage: Stage,
-    }
-}
-
-pin_project! {
-    #[project = StageProj]
-    enum Stage {
-        Calling { permit: Option<Permit> },
-        Waiting { turn: Turn, timer: Timer },
-        Refused { rejection: Option<Rejection> },
+        call: AdmittedCall<S, Req, Turn>,
     }
 }
 
@@ -39,15 +27,15 @@ where
 {
     #[inline]
     pub(super) const fn calling(call: ReadyCall<S, Req>, permit: Permit) -> Self {
-        Self { call, stage: Stage::Calling { permit: Some(permit) } }
+        Self { call: AdmittedCall::calling(call, Some(permit)) }
     }
 
     pub(super) const fn waiting(call: ReadyCall<S, Req>, turn: Turn) -> Self {
-        Self { call, stage: Stage::Waiting { turn, timer: Timer::unarmed() } }
+        Self { call: AdmittedCall::waiting(call, turn) }
     }
 
     pub(super) const fn refused(rejection: Rejection) -> Self {
-        Self { call: ReadyCall::Ended, stage: Stage::Refused { rejection: Some(rejection) } }
+        Self { call: AdmittedCall::refused(rejection) }
     }
 }
 
@@ -60,28 +48,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.stage.as_mut().project() {
-                StageProj::Calling { permit } => {
-                    let outcome = ready!(this.call.poll(cx));
-                    // Not when the caller drops this future, which may be much later.
-                    permit.take();
-                    return Poll::Ready(outcome);
-                }
-                StageProj::Waiting { turn, timer } => match ready!(turn.poll(timer, cx)) {
-                    Ok(permit) => this.stage.set(Stage::Calling { permit: Some(permit) }),
-                    Err(rejection) => this.stage.set(Stage::Refused { rejection: Some(rejection) }),
-                },
-                StageProj::Refused { rejection } => {
-                    let Some(rejection) = rejection.take() else {
-                        return Poll::Pending;
-                    };
-                    this.call.end();
-                    return Poll::Ready(Err(rejection.into()));
-                }
-            }
-        }
+        self.project().call.poll(cx)
     }
 }
 
@@ -90,11 +57,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match &self.stage {
-            Stage::Calling { .. } => "calling",
-            Stage::Waiting { .. } => "waiting",
-            Stage::Refused { .. } => "refused",
-        };
-        f.debug_struct("ConcurrencyLimitFuture").field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("ConcurrencyLimitFuture").field("stage", &self.call.stage()).finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -13,7 +13,10 @@ use std::{
 use metrics::Label;
 
 use super::series::Series;
-use crate::handle::Handles;
+use crate::{
+    handle::Handles,
+    sync::{Mutex, lock},
+};
 
 /// Tells the value of a label for a request: [`Unlabelled`], or the function that was given to
 /// [`label_by`](super::MetricsBuilder::label_by). You will not need to name it.
@@ -131,7 +134,7 @@ impl<C> Book<C> {
 
     #[cold]
     fn add(&self, value: &str) -> &Handles<Series<C>> {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = lock(&self.values);
         // Only who holds the lock fills slots; another may have done so since.
         let slot = match self.find(value) {
             Found::Series(series) => return series,

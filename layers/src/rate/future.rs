@@ -1,14 +1,14 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::limiter::{Held, Turn};
-use crate::{Rejection, readiness::ReadyCall, timer::Timer};
+use crate::{Rejection, admission::AdmittedCall, readiness::ReadyCall};
 
 pin_project! {
     /// The future of a [`RateLimit`](super::RateLimit) service.
@@ -17,20 +17,7 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        call: ReadyCall<S, Req>,
-        #[pin]
-        stage: Stage,
-    }
-}
-
-pin_project! {
-    #[project = StageProj]
-    enum Stage {
-        // Before the inner service is called, with what comes back if it never is.
-        Readying { held: Held },
-        Calling,
-        Waiting { turn: Turn, timer: Timer },
-        Refused { rejection: Option<Rejection> },
+        call: AdmittedCall<S, Req, Turn>,
     }
 }
 
@@ -39,16 +26,16 @@ where
     S: Service<Req>,
 {
     #[inline]
-    pub(super) fn calling(call: ReadyCall<S, Req>, held: Option<Held>) -> Self {
-        Self { call, stage: held.map_or(Stage::Calling, |held| Stage::Readying { held }) }
+    pub(super) const fn calling(call: ReadyCall<S, Req>, held: Option<Held>) -> Self {
+        Self { call: AdmittedCall::calling(call, held) }
     }
 
     pub(super) const fn waiting(call: ReadyCall<S, Req>, turn: Turn) -> Self {
-        Self { call, stage: Stage::Waiting { turn, timer: Timer::unarmed() } }
+        Self { call: AdmittedCall::waiting(call, turn) }
     }
 
     pub(super) const fn refused(rejection: Rejection) -> Self {
-        Self { call: ReadyCall::Ended, stage: Stage::Refused { rejection: Some(rejection) } }
+        Self { call: AdmittedCall::refused(rejection) }
     }
 }
 
@@ -61,34 +48,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.stage.as_mut().project() {
-                StageProj::Calling => return this.call.poll(cx),
-                StageProj::Readying { held } => {
-                    let outcome = this.call.as_mut().poll(cx);
-                    if !this.call.is_waiting() {
-                        held.used();
-                        this.stage.set(Stage::Calling);
-                    } else if outcome.is_ready() {
-                        // The inner service is broken: it was never called.
-                        this.stage.set(Stage::Calling);
-                    }
-                    return outcome;
-                }
-                StageProj::Waiting { turn, timer } => match ready!(turn.poll(timer, cx)) {
-                    Ok(held) => this.stage.set(Stage::Readying { held }),
-                    Err(rejection) => this.stage.set(Stage::Refused { rejection: Some(rejection) }),
-                },
-                StageProj::Refused { rejection } => {
-                    let Some(rejection) = rejection.take() else {
-                        return Poll::Pending;
-                    };
-                    this.call.end();
-                    return Poll::Ready(Err(rejection.into()));
-                }
-            }
-        }
+        self.project().call.poll(cx)
     }
 }
 
@@ -97,12 +57,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match &self.stage {
-            Stage::Readying { .. } => "readying",
-            Stage::Calling => "calling",
-            Stage::Waiting { .. } => "waiting",
-            Stage::Refused { .. } => "refused",
-        };
-        f.debug_struct("RateLimitFuture").field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("RateLimitFuture").field("stage", &self.call.stage()).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -13,9 +13,11 @@ use std::{
 use super::state::{Gcra, Permit, Rate, Short};
 use crate::{
     Rejection,
+    admission::{self, Pass},
     clock::Instant,
     keyed::Keep,
     line::{Joined, Line},
+    sync::{Mutex, MutexGuard, lock},
     telemetry::{Counter, Gauge},
     timer::{Due, Timer},
 };
@@ -56,8 +58,8 @@ impl Shared {
         }
     }
 
-    fn rate(&self) -> std::sync::MutexGuard<'_, Rate> {
-        self.rate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        lock(&self.rate)
     }
 
     /// Sets the rate that limiters have from their next use on.
@@ -226,9 +228,8 @@ pub(super) struct Held {
     unused: Option<(Arc<Limiter>, Permit)>,
 }
 
-impl Held {
-    /// The inner service has been called.
-    pub(super) fn used(&mut self) {
+impl Pass for Held {
+    fn called(&mut self) {
         self.unused = None;
     }
 }
@@ -255,9 +256,10 @@ pub(super) struct Turn {
     place: Option<u32>,
 }
 
-impl Turn {
-    /// Waits for the permits. The timer is this call's own.
-    pub(super) fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Held, Rejection>> {
+impl admission::Turn for Turn {
+    type Pass = Held;
+
+    fn poll(&mut self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<Result<Held, Rejection>> {
         loop {
             let now = Instant::now();
             self.limiter.follow(now);
@@ -298,7 +300,9 @@ impl Turn {
             self.armed = None;
         }
     }
+}
 
+impl Turn {
     fn join(&mut self, now: Instant) -> Result<u32, Rejection> {
         let Self { limiter, weight, .. } = self;
         let Ok(Joined { place, ahead }) = limiter.line.join(*weight, limiter.shared.max_waiting) else {

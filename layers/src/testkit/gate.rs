@@ -3,14 +3,14 @@ use std::{
     future::poll_fn,
     mem::take,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::leaf::lock;
+use crate::sync::{Mutex, lock};
 
 /// Decides when a [`Gated`] service is ready. Clones are the same gate. It is closed by default.
 ///

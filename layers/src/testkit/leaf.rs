@@ -5,7 +5,7 @@ use std::{
     panic::resume_unwind,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
@@ -16,7 +16,10 @@ use tokio::time::sleep;
 use tower::Service;
 
 use super::{Error, Gate};
-use crate::{Class, Idempotence};
+use crate::{
+    Class, Idempotence,
+    sync::{Mutex, lock},
+};
 
 /// The request of a [`Leaf`] unless it is made for another: a number, with everything that layers can ask for.
 pub type Request = crate::Envelope<u32>;
@@ -260,9 +263,4 @@ impl Drop for Guard {
         self.in_flight.now.fetch_sub(1, SeqCst);
         self.in_flight.polled.fetch_sub(usize::from(self.polled), SeqCst);
     }
-}
-
-/// What a test kit keeps is whole after each step, also when a test has panicked meanwhile.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
