@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
-    Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
+    MetricsLayer, RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {
@@ -67,6 +67,10 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Lets so many calls be in flight: a [`ConcurrencyLimitLayer`]; for requests with deadlines as above. (tower's own is called `concurrency_limit`.)
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>>;
 
+    /// Finds by itself how many calls may be in flight: an [`AdaptiveConcurrencyLayer`], which is not ready while there are as many. Place
+    /// something that sheds load right outside.
+    fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>>;
+
     /// Counts and times calls under this name: a [`MetricsLayer`].
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>>;
 
@@ -107,6 +111,10 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>> {
         self.layer(ConcurrencyLimitLayer::new(calls))
+    }
+
+    fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>> {
+        self.layer(AdaptiveConcurrencyLayer::default())
     }
 
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>> {

@@ -47,7 +47,7 @@ impl<T> Handles<T> {
     /// The handle of this thread.
     #[inline]
     pub(crate) fn here(&self) -> &Handle<T> {
-        self.0.handles[handle_of_thread()].get_or_init(|| handle_to(Arc::clone(&self.0.value)))
+        self.0.handles[number_of_thread()].get_or_init(|| handle_to(Arc::clone(&self.0.value)))
     }
 }
 
@@ -57,9 +57,9 @@ impl<T> Clone for Handles<T> {
     }
 }
 
-/// Threads take the handles in turns, as they come.
+/// A number below that of the handles, which threads take in turns, as they come.
 #[inline]
-fn handle_of_thread() -> usize {
+pub(crate) fn number_of_thread() -> usize {
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod adapt;
+pub mod adaptive;
 mod admission;
 mod backoff;
 pub mod breaker;
@@ -43,6 +44,7 @@ mod until;
 pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
 pub use self::{
     adapt::{BoxErrors, BoxErrorsFuture, BoxErrorsLayer, box_errors},
+    adaptive::AdaptiveConcurrencyLayer,
     backoff::{Backoff, Jitter},
     breaker::CircuitBreakerLayer,
     budget::{Budget, BudgetSnapshot},

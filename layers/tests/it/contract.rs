@@ -7,8 +7,8 @@ use std::{
 };
 
 use palisade::{
-    Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer,
+    HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -47,6 +47,8 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&RateLimitLayer::per_second(NonZeroU32::MIN).handle());
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN));
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN).handle());
+    all(&AdaptiveConcurrencyLayer::default());
+    all(&AdaptiveConcurrencyLayer::default().handle());
     all(&CircuitBreakerLayer::default());
     all(&CircuitBreakerLayer::default().handle());
     all(&HedgeLayer::default());
@@ -106,6 +108,9 @@ keeps_the_contract! {
         .deadline_aware()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
+    an_adaptive_limit_keeps_the_contract: AdaptiveConcurrencyLayer::default();
+    a_small_adaptive_limit_keeps_the_contract:
+        AdaptiveConcurrencyLayer::builder().initial(8).min(8).max(8).build().unwrap();
     a_circuit_breaker_keeps_the_contract: CircuitBreakerLayer::default();
     a_circuit_breaker_that_probes_keeps_the_contract: probing();
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()

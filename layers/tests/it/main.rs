@@ -1,6 +1,7 @@
 //! The layers around services that do what a test tells them, on a clock that a test moves.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adaptive;
 mod axum;
 mod breaker;
 mod budget;
