@@ -6,7 +6,8 @@ use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
     AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
-    MetricsLayer, RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer,
+    box_errors,
 };
 
 mod sealed {
@@ -70,6 +71,9 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Finds by itself how many calls may be in flight: an [`AdaptiveConcurrencyLayer`], which is not ready while there are as many. Place
     /// something that sheds load right outside.
     fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>>;
+    /// Lets calls wait by priority before what follows, and refuses the least important first: a [`ShedLayer`]. What follows has to be
+    /// something that is not always ready, such as tower's `concurrency_limit`.
+    fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>>;
 
     /// Counts and times calls under this name: a [`MetricsLayer`].
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>>;
@@ -115,6 +119,10 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>> {
         self.layer(AdaptiveConcurrencyLayer::default())
+    }
+
+    fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>> {
+        self.layer(ShedLayer::default())
     }
 
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>> {

@@ -8,7 +8,7 @@ use std::{
 
 use palisade::{
     AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer,
-    HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -49,6 +49,9 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN).handle());
     all(&AdaptiveConcurrencyLayer::default());
     all(&AdaptiveConcurrencyLayer::default().handle());
+    all(&ShedLayer::default());
+    all(&ShedLayer::default().handle());
+    all(&ShedLayer::default().layer(Leaf::new([Step::Answer])));
     all(&CircuitBreakerLayer::default());
     all(&CircuitBreakerLayer::default().handle());
     all(&HedgeLayer::default());
@@ -111,6 +114,14 @@ keeps_the_contract! {
     an_adaptive_limit_keeps_the_contract: AdaptiveConcurrencyLayer::default();
     a_small_adaptive_limit_keeps_the_contract:
         AdaptiveConcurrencyLayer::builder().initial(8).min(8).max(8).build().unwrap();
+    shedding_keeps_the_contract: ShedLayer::default();
+    shedding_by_the_deadline_keeps_the_contract: ShedLayer::builder().max_wait(LONG).deadline_aware().build().unwrap();
+    shedding_before_a_few_places_keeps_the_contract: ServiceBuilder::new()
+        .layer(ShedLayer::builder().max_waiting(8).build().unwrap())
+        .layer(tower::limit::ConcurrencyLimitLayer::new(4));
+    shedding_without_a_line_keeps_the_contract: ServiceBuilder::new()
+        .layer(ShedLayer::builder().max_waiting(0).build().unwrap())
+        .layer(tower::limit::ConcurrencyLimitLayer::new(4));
     a_circuit_breaker_keeps_the_contract: CircuitBreakerLayer::default();
     a_circuit_breaker_that_probes_keeps_the_contract: probing();
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()

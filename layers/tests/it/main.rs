@@ -18,6 +18,7 @@ mod middleware;
 mod rate;
 mod recorded;
 mod retry;
+mod shed;
 mod timeout;
 mod tonic;
 mod trace;
