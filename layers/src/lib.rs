@@ -36,10 +36,12 @@ mod sync;
 pub mod telemetry;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod throttle;
 pub mod timeout;
 mod timer;
 pub mod trace;
 mod until;
+mod window;
 
 #[cfg(feature = "http")]
 pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
@@ -63,6 +65,7 @@ pub use self::{
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
     shed::ShedLayer,
+    throttle::ThrottleLayer,
     timeout::TimeoutLayer,
     trace::TraceLayer,
     until::{ByDeadline, NoDeadline, Until},
