@@ -5,6 +5,7 @@ mod axum;
 mod breaker;
 mod budget;
 mod checker;
+mod coalesce;
 mod composition;
 mod concurrency;
 mod contract;
