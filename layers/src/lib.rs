@@ -9,6 +9,7 @@ pub mod budget;
 mod builder;
 pub mod class;
 pub mod clock;
+pub mod coalesce;
 pub mod concurrency;
 mod config;
 pub mod deadline;
@@ -54,6 +55,7 @@ pub use self::{
     builder::ServiceBuilderExt,
     class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
     clock::Instant,
+    coalesce::{CoalesceLayer, SharedError},
     concurrency::ConcurrencyLimitLayer,
     config::ConfigError,
     deadline::DeadlineLayer,

@@ -7,8 +7,9 @@ use std::{
 };
 
 use palisade::{
-    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer,
-    HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, box_errors,
+    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer,
+    DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer,
+    box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -56,6 +57,8 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&CircuitBreakerLayer::default().handle());
     all(&HedgeLayer::default());
     all(&HedgeLayer::default().handle());
+    all(&coalesce());
+    all(&coalesce().handle());
     all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
@@ -64,6 +67,9 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&box_errors());
     let mut service = stack.service(Leaf::new([Step::Answer]));
     all(&service);
+    let mut coalesced = coalesce().layer(Leaf::new([Step::Answer]));
+    all(&coalesced);
+    future(&coalesced.call(Request::new(7)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let call = service.ready().await.unwrap().call(Request::new(7));
@@ -129,7 +135,17 @@ keeps_the_contract! {
         .unwrap();
     a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();
     a_hedge_keeps_the_contract: HedgeLayer::builder().fixed_delay(SHORT / 2).max_extra_load(1.0).build().unwrap();
+    coalesced_calls_keep_the_contract: coalesce();
+    coalesced_calls_with_deadlines_keep_the_contract: coalesce().deadline_aware();
+    calls_that_could_be_coalesced_and_are_not_keep_the_contract: CoalesceLayer::new(|_: &Request| None::<u32>);
     a_function_keeps_the_contract: from_fn(|request: Request, next: Next<_, u32, Error>| next.run(request));
+}
+
+type Key = fn(&Request) -> Option<u32>;
+
+/// Requests with different answers have different keys.
+fn coalesce() -> CoalesceLayer<Request, u32, Key> {
+    CoalesceLayer::new(|request: &Request| Some(**request))
 }
 
 /// A circuit whose probes each make room for the next: sixteen of them at once.

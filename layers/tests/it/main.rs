@@ -6,6 +6,7 @@ mod axum;
 mod breaker;
 mod budget;
 mod checker;
+mod coalesce;
 mod composition;
 mod concurrency;
 mod contract;
