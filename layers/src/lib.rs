@@ -11,6 +11,7 @@ pub mod clock;
 pub mod concurrency;
 mod config;
 pub mod deadline;
+pub mod drain;
 pub mod guide;
 mod handle;
 pub mod hedge;
@@ -51,6 +52,7 @@ pub use self::{
     concurrency::ConcurrencyLimitLayer,
     config::ConfigError,
     deadline::DeadlineLayer,
+    drain::{Drain, DrainLayer},
     hedge::HedgeLayer,
     limit::{Limit, LimitFn, limit_fn},
     measure::MetricsLayer,
