@@ -7,8 +7,8 @@ use std::{
 };
 
 use palisade::{
-    Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain, HedgeLayer,
+    MetricsLayer, RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -51,6 +51,8 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&CircuitBreakerLayer::default().handle());
     all(&HedgeLayer::default());
     all(&HedgeLayer::default().handle());
+    all(&Drain::new());
+    all(&Drain::new().layer());
     all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
@@ -111,6 +113,7 @@ keeps_the_contract! {
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
+    a_drain_keeps_the_contract: Drain::new().layer();
     a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();
     a_hedge_keeps_the_contract: HedgeLayer::builder().fixed_delay(SHORT / 2).max_extra_load(1.0).build().unwrap();
     a_function_keeps_the_contract: from_fn(|request: Request, next: Next<_, u32, Error>| next.run(request));
