@@ -5,9 +5,7 @@ use std::num::NonZeroU32;
 use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
-    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
-    MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer, TraceLayer,
-    adapt::BoxErrorsLayer, box_errors,
+    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors, Drain, DrainLayer,
 };
 
 mod sealed {
@@ -20,15 +18,16 @@ mod sealed {
 ///
 /// ```
 /// use std::{convert::Infallible, time::Duration};
-/// use palisade::{Budget, Envelope, ServiceBuilderExt};
+/// use palisade::{Budget, Drain, Envelope, ServiceBuilderExt};
 /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
-/// let budget = Budget::default();
+/// let (budget, drain) = (Budget::default(), Drain::new());
 /// let service = ServiceBuilder::new()
 ///     .measured("users")
 ///     .traced_calls()
+///     .drained_by(&drain)
 ///     .deadline(Duration::from_secs(2))
 ///     .rate_limit_per_second(5_000.try_into()?)
 ///     .bulkhead(256.try_into()?)
@@ -46,6 +45,9 @@ mod sealed {
 /// # }
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
+    /// Counts calls, and refuses them once `drain` has begun: its [`DrainLayer`].
+    fn drained_by(self, drain: &Drain) -> ServiceBuilder<Stack<DrainLayer, L>>;
+
     /// Bounds the whole call: a [`DeadlineLayer`] of this limit.
     fn deadline<T>(self, limit: T) -> ServiceBuilder<Stack<DeadlineLayer<T>, L>>;
 
@@ -93,6 +95,10 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 }
 
 impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
+    fn drained_by(self, drain: &Drain) -> ServiceBuilder<Stack<DrainLayer, L>> {
+        self.layer(drain.layer())
+    }
+
     fn deadline<T>(self, limit: T) -> ServiceBuilder<Stack<DeadlineLayer<T>, L>> {
         self.layer(DeadlineLayer::new(limit))
     }

@@ -13,6 +13,7 @@ pub mod coalesce;
 pub mod concurrency;
 mod config;
 pub mod deadline;
+pub mod drain;
 pub mod guide;
 mod handle;
 pub mod hedge;
@@ -59,6 +60,7 @@ pub use self::{
     concurrency::ConcurrencyLimitLayer,
     config::ConfigError,
     deadline::DeadlineLayer,
+    drain::{Drain, DrainLayer},
     hedge::HedgeLayer,
     limit::{Limit, LimitFn, limit_fn},
     measure::MetricsLayer,

@@ -7,9 +7,7 @@ use std::{
 };
 
 use palisade::{
-    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer,
-    DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer,
-    box_errors,
+    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, box_errors, Drain,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -59,6 +57,8 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&HedgeLayer::default().handle());
     all(&coalesce());
     all(&coalesce().handle());
+    all(&Drain::new());
+    all(&Drain::new().layer());
     all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
@@ -133,6 +133,7 @@ keeps_the_contract! {
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
+    a_drain_keeps_the_contract: Drain::new().layer();
     a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();
     a_hedge_keeps_the_contract: HedgeLayer::builder().fixed_delay(SHORT / 2).max_extra_load(1.0).build().unwrap();
     coalesced_calls_keep_the_contract: coalesce();

@@ -11,6 +11,8 @@ mod composition;
 mod concurrency;
 mod contract;
 mod deadline;
+mod drain;
+mod graceful;
 mod hedge;
 mod hyper;
 mod measure;
