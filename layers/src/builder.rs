@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
-    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors, Drain, DrainLayer,
+    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain,
+    DrainLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer,
+    TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {

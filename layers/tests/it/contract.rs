@@ -7,7 +7,9 @@ use std::{
 };
 
 use palisade::{
-    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, box_errors, Drain,
+    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer,
+    DeadlineLayer, Drain, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer,
+    TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
