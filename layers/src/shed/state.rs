@@ -426,7 +426,7 @@ mod models {
         fn check(max_waiting: u32, threads: &[fn(&Self)]) {
             let threads = threads.to_vec();
             let mut bounds = loom::model::Builder::new();
-            bounds.preemption_bound = Some(2);
+            bounds.preemption_bound = Some(3);
             bounds.check(move || {
                 let second = Duration::from_secs(1);
                 let rules = Rules {
