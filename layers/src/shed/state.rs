@@ -121,7 +121,6 @@ impl Queue {
 
     /// Calls of a level below this one are refused.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "it is one of four")]
     pub(super) fn refused_below(&self) -> usize {
         (self.word.load(Acquire) >> REFUSED_BELOW) as usize
     }
