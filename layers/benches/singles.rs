@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use palisade::{
-    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
+    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain, HedgeLayer, MetricsLayer,
     RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TraceLayer, breaker::Mode,
 };
 use tower::{Layer, ServiceBuilder};
@@ -101,6 +101,9 @@ fn limits_and_watches(bars: &mut Bars) {
     beside!(bars, "concurrency", places, "tower", towers, 1.0, 1.0);
     let theirs = bulkhead::BulkheadLayer::builder().max_concurrent_calls(1_000).build().expect("a layer");
     beside!(bars, "concurrency", places, "tower_resilience", theirs, 1.0, 1.0);
+
+    // No peer has one: beside what counts calls as well, and has a limit to them.
+    beside!(bars, "drain", Drain::new().layer(), "tower_concurrency", towers, 1.0, 1.0);
 
     // No peer has them: beside the least that a service which is to be watched would do, to read the clock twice.
     let (metrics, spans) = (MetricsLayer::default(), TraceLayer::call());
