@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use palisade::{
-    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain, HedgeLayer, MetricsLayer,
+    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
     RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TraceLayer, breaker::Mode,
 };
 use tower::{Layer, ServiceBuilder};
@@ -14,29 +14,6 @@ use crate::{
     harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request, refused},
 };
-
-/// Compares a layer with a peer's over both leaves.
-macro_rules! beside {
-    ($bars:expr, $name:literal, $ours:expr, $peer:literal, $theirs:expr, $ready:expr, $pending:expr) => {{
-        let (ours, theirs) = (&$ours, &$theirs);
-        compare(
-            $bars,
-            concat!($name, "_ready"),
-            $peer,
-            $ready,
-            ours.layer(ReadyLeaf),
-            theirs.layer(ReadyLeaf),
-        );
-        compare(
-            $bars,
-            concat!($name, "_pending_once"),
-            $peer,
-            $pending,
-            ours.layer(PendingOnceLeaf),
-            theirs.layer(PendingOnceLeaf),
-        );
-    }};
-}
 
 pub(crate) fn run(bars: &mut Bars) {
     let timeout = TimeoutLayer::new(LIMIT);
@@ -101,9 +78,6 @@ fn limits_and_watches(bars: &mut Bars) {
     beside!(bars, "concurrency", places, "tower", towers, 1.0, 1.0);
     let theirs = bulkhead::BulkheadLayer::builder().max_concurrent_calls(1_000).build().expect("a layer");
     beside!(bars, "concurrency", places, "tower_resilience", theirs, 1.0, 1.0);
-
-    // No peer has one: beside what counts calls as well, and has a limit to them.
-    beside!(bars, "drain", Drain::new().layer(), "tower_concurrency", towers, 1.0, 1.0);
 
     // No peer has them: beside the least that a service which is to be watched would do, to read the clock twice.
     let (metrics, spans) = (MetricsLayer::default(), TraceLayer::call());
