@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
-    Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
+    MetricsLayer, RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {
@@ -31,6 +31,7 @@ mod sealed {
 ///     .deadline(Duration::from_secs(2))
 ///     .rate_limit_per_second(5_000.try_into()?)
 ///     .bulkhead(256.try_into()?)
+///     .coalesced(|request: &Envelope<u32>| Some(**request))
 ///     .retry_within(&budget)
 ///     .hedge_within(&budget)
 ///     .circuit_breaker()
@@ -66,6 +67,11 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 
     /// Lets so many calls be in flight: a [`ConcurrencyLimitLayer`]; for requests with deadlines as above. (tower's own is called `concurrency_limit`.)
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>>;
+
+    /// Calls for which `key` tells the same share an answer: a [`CoalesceLayer`]. For reads; `None` is for what is not to be shared.
+    fn coalesced<Req, K, F>(self, key: F) -> ServiceBuilder<Stack<CoalesceLayer<Req, K, F>, L>>
+    where
+        F: Fn(&Req) -> Option<K>;
 
     /// Counts and times calls under this name: a [`MetricsLayer`].
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>>;
@@ -107,6 +113,13 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>> {
         self.layer(ConcurrencyLimitLayer::new(calls))
+    }
+
+    fn coalesced<Req, K, F>(self, key: F) -> ServiceBuilder<Stack<CoalesceLayer<Req, K, F>, L>>
+    where
+        F: Fn(&Req) -> Option<K>,
+    {
+        self.layer(CoalesceLayer::new(key))
     }
 
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>> {
