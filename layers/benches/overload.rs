@@ -87,8 +87,7 @@ where
     }
     let mut busy = tower::load_shed::LoadShed::new(NeverReady);
     let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
-    let compared =
-        side_by_side(rounds, iterations, &mut || refused(service), &mut || refused(&mut busy));
+    let compared = side_by_side(rounds, iterations, &mut || refused(service), &mut || refused(&mut busy));
     println!("{name}: {:.0} ns, tower's load shed {:.0} ns", compared.ours, compared.theirs);
     bars.at_most(&format!("{name}_nanoseconds"), compared.ours, 100.0);
     #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
