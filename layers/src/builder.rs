@@ -80,9 +80,11 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Finds by itself how many calls may be in flight: an [`AdaptiveConcurrencyLayer`], which is not ready while there are as many. Place
     /// something that sheds load right outside.
     fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>>;
+
     /// Lets calls wait by priority before what follows, and refuses the least important first: a [`ShedLayer`]. What follows has to be
     /// something that is not always ready, such as tower's `concurrency_limit`.
     fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>>;
+
     /// Calls for which `key` tells the same share an answer: a [`CoalesceLayer`]. For reads; `None` is for what is not to be shared.
     fn coalesced<Req, K, F>(self, key: F) -> ServiceBuilder<Stack<CoalesceLayer<Req, K, F>, L>>
     where
