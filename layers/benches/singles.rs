@@ -11,7 +11,7 @@ use tower::{Layer, ServiceBuilder, util::MapErrLayer};
 use tower_resilience::{bulkhead, circuitbreaker, coalesce, hedge, ratelimiter, retry, timelimiter};
 
 use crate::{
-    beside::{LIMIT, MANY, PLACES, TowerPolicy, compare},
+    beside::{LIMIT, MANY, PLACES, TowerPolicy, beside, compare},
     harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request, refused},
 };
