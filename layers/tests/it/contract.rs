@@ -145,6 +145,10 @@ keeps_the_contract! {
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
     a_drain_keeps_the_contract: Drain::new().layer();
+    a_throttle_keeps_the_contract: ThrottleLayer::default();
+    a_throttle_by_key_keeps_the_contract: ThrottleLayer::builder()
+        .build_keyed(100, |request: &Request| **request % 3)
+        .unwrap();
     a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();
     a_hedge_keeps_the_contract: HedgeLayer::builder().fixed_delay(SHORT / 2).max_extra_load(1.0).build().unwrap();
     coalesced_calls_keep_the_contract: coalesce();

@@ -22,6 +22,7 @@ mod rate;
 mod recorded;
 mod retry;
 mod shed;
+mod throttle;
 mod timeout;
 mod tonic;
 mod trace;
