@@ -21,6 +21,8 @@ const LONGEST_OF_ALL: Duration = Duration::from_secs(10);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES_COST: u32 = 60;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// After drops nothing is probed for so long.
+const RECOVERY: Duration = Duration::from_secs(3);
 /// The most that a probe waits for the calls of before it.
 const LONGEST_DRAIN: Duration = Duration::from_secs(5);
 /// A call that is dropped this old counts as one that took too long, before any latency is known.
@@ -242,11 +244,7 @@ impl Controller {
         let decreased = match self.phase {
             Phase::Steady => self.steady(seen, in_force, now),
             probing_or_after => {
-                let decreased = self.after_drops(seen);
-                if decreased.is_some() {
-                    // What drops calls now cannot be measured now.
-                    self.probe_at = now + PROBE_EVERY / 5;
-                }
+                let decreased = self.after_drops(seen, now);
                 self.phase = match probing_or_after {
                     Phase::Draining(probe) if decreased.is_none() => Phase::Measuring(probe),
                     Phase::Measuring(probe) if decreased.is_none() => self.end_probe(probe, seen, now),
@@ -272,7 +270,7 @@ impl Controller {
         let binding = seen.most_in_flight >= in_force;
         self.pressed = 0.8 * self.pressed + if binding { 0.2 } else { 0.0 };
         let before = self.limit;
-        let dropped = self.after_drops(seen);
+        let dropped = self.after_drops(seen, now);
         if seen.samples == 0 {
             return dropped;
         }
@@ -313,7 +311,7 @@ impl Controller {
     }
 
     /// What drops make of the limit: less if there are few, and half of it at most.
-    fn after_drops(&mut self, seen: Seen) -> Option<Cause> {
+    fn after_drops(&mut self, seen: Seen, now: Instant) -> Option<Cause> {
         let (drops, succeeded) = (f64::from(seen.drops), f64::from(seen.samples) + f64::from(seen.others));
         let share = drops / (drops + succeeded).max(1.0);
         if seen.drops == 0 || share < 0.02 || (seen.drops < 3 && succeeded > 0.0) {
@@ -328,6 +326,9 @@ impl Controller {
         self.limit *= 1.0 - evidence * (0.1 + 0.4 * severity);
         self.known_from = 0.0;
         self.reference = (0.0, 0.0);
+        // What drops calls now cannot be measured now, and the way back up is not to be held up.
+        self.probe_at = self.probe_at.max(now + RECOVERY);
+        self.doubt_at = self.doubt_at.max(now + RECOVERY);
         Some(Cause::Drops)
     }
 
@@ -386,10 +387,10 @@ impl Controller {
     fn end_probe(&mut self, probe: Probe, seen: Seen, now: Instant) -> Phase {
         let known = self.base.unwrap_or(f64::INFINITY);
         let latency = seen.latency.max(1e-9);
-        let first = !self.verified;
-        let mut as_known = false;
+        let (mut as_known, mut nothing_new) = (false, false);
         if seen.samples >= 4 {
             as_known = self.verified && (0.9..=1.1).contains(&(latency / known));
+            nothing_new = self.verified && (0.75..=1.33).contains(&(latency / known));
             let lower = probe.limit / 2;
             // It has fallen with the limit: there may still be a queue.
             if !as_known
@@ -417,12 +418,13 @@ impl Controller {
         }
         self.reference = (0.0, 0.0);
         let took = now.saturating_duration_since(probe.began);
-        // The first one may have compared with calls of a service that had just been started.
-        let every = if first { PROBE_EVERY / 5 } else { PROBE_EVERY };
-        let pause = took.saturating_mul(PROBES_COST).clamp(every, LONGEST_PAUSE);
+        // What is new may be wrong, and is looked at again soon.
+        let (times, least) =
+            if nothing_new { (PROBES_COST, PROBE_EVERY) } else { (PROBES_COST / 6, PROBE_EVERY / 5) };
+        let pause = took.saturating_mul(times).clamp(least, LONGEST_PAUSE);
         self.probe_at = now + pause.mul_f64(0.8 + 0.4 * self.random.f64());
         self.doubt_wait =
-            if as_known { self.doubt_wait * 2 } else { took.saturating_mul(4).max(LONGEST) }.min(pause);
+            if nothing_new { self.doubt_wait * 2 } else { took.saturating_mul(4).max(LONGEST) }.min(pause);
         self.doubt_at = now + self.doubt_wait;
         Phase::Settling
     }

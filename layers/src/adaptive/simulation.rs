@@ -121,6 +121,11 @@ impl Simulation {
         self.core().figures().limit
     }
 
+    /// The share of the calls that the service refused.
+    fn refused(&self) -> f64 {
+        self.refused as f64 / (self.refused + self.answered) as f64
+    }
+
     /// The base latency beside the truth.
     fn base(&self) -> f64 {
         self.core().figures().base.unwrap() / self.mean
@@ -383,7 +388,7 @@ fn many_clients_of_one_service_are_bounded_by_what_it_refuses() {
         simulation.run(20.0);
         simulation.run(20.0);
         assert!(simulation.utilisation(20.0) > 0.9);
-        let refused = simulation.refused as f64 / (simulation.refused + simulation.answered) as f64;
+        let refused = simulation.refused();
         assert!(refused < 0.4, "{clients} clients: {refused:.3} were refused");
         let limits: u32 = simulation.clients.iter().map(|client| client.core.figures().limit).sum();
         assert!(limits < 1_100, "{clients} clients: {limits} in all");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    controller::{Controller, Seen, Settings},
+    controller::Settings,
     state::{Core, Outcome},
 };
 use crate::clock::Instant;
@@ -22,7 +22,7 @@ mod exact {
 
     use super::*;
     use crate::adaptive::{
-        controller::Cause,
+        controller::{Cause, Controller, Seen},
         state::Closed,
         window::{Sums, Window},
     };
@@ -382,7 +382,7 @@ mod models {
             let start = Instant::now();
             let core = Arc::new(Core::new(SETTINGS, 1, start));
             let late = start + Duration::from_secs(2);
-            let end = |core: &Core| {
+            let end = move |core: &Core| {
                 assert!(core.take());
                 let closed = core.end(start, Outcome::Success, late);
                 core.give_back();

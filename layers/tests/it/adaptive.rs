@@ -48,8 +48,10 @@ where
             let service = service.clone();
             tokio::spawn(async move {
                 while Instant::now() < until {
-                    let _ = service.clone().oneshot(Request::new(number)).await;
-                    tokio::task::yield_now().await;
+                    if service.clone().oneshot(Request::new(number)).await.is_err() {
+                        // Or the clock would stand still while a service refuses at once.
+                        sleep(MILLISECOND).await;
+                    }
                 }
             })
         })
@@ -60,8 +62,7 @@ where
 }
 
 fn poll_ready<S: Service<Request>>(service: &mut S, wakes: &Wakes) -> Poll<bool> {
-    let waker = wakes.waker();
-    service.poll_ready(&mut Context::from_waker(&waker)).map(|ready| ready.is_ok())
+    service.poll_ready(&mut Context::from_waker(&wakes.waker())).map(|ready| ready.is_ok())
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +153,7 @@ async fn an_answered_call_gives_its_place_back_while_its_future_is_still_held() 
 #[test]
 #[should_panic(expected = "called without having been polled ready")]
 fn a_call_without_readiness_panics_as_towers_own_limit_does() {
-    let _ = with_limit(1).layer(slow()).call(Request::new(1));
+    drop(with_limit(1).layer(slow()).call(Request::new(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,16 +162,8 @@ async fn ada01_a_limit_that_fell_to_1_comes_back_by_itself() {
     let (leaf, handle) = (slow(), layer.handle());
     let service = layer.layer(leaf.clone());
     press(&service, 200, Duration::from_secs(2)).await;
-    leaf.follow([Step::AnswerAfter(MILLISECOND * 10), Step::Fail(NOT_APPLIED)]);
-    press(&service, 200, MILLISECOND * 1).await;
-    for _ in 0..40 {
-        // A service that refuses at once would be asked without a pause.
-        let _ = service.clone().oneshot(Request::new(1)).await;
-        for _ in 0..20 {
-            let _ = service.clone().oneshot(Request::new(1)).await;
-        }
-        sleep(MILLISECOND * 100).await;
-    }
+    leaf.follow([Step::Fail(NOT_APPLIED)]);
+    press(&service, 200, Duration::from_secs(5)).await;
     assert_eq!(handle.snapshot().limit, 1);
     leaf.follow([Step::AnswerAfter(MILLISECOND * 10)]);
     press(&service, 200, Duration::from_secs(3)).await;
@@ -206,7 +199,7 @@ async fn ada04_a_burst_of_ten_errors_leaves_a_limit_of_a_thousand_nearly_as_it_i
     let layer = adaptive().initial(1_000).build().unwrap();
     let leaf = slow();
     let service = layer.layer(leaf.clone());
-    press(&service, 1_000, MILLISECOND * 300).await;
+    press(&service, 1_000, MILLISECOND * 150).await;
     leaf.follow([vec![Step::Fail(NOT_APPLIED); 10], vec![Step::AnswerAfter(MILLISECOND * 10)]].concat());
     for _ in 0..10 {
         assert!(service.clone().oneshot(Request::new(1)).await.is_err());
@@ -395,18 +388,17 @@ fn the_limit_the_latencies_and_the_decreases_are_measured() {
             }
         });
     });
-    let recorded = Recorded::at(&recorder);
+    let seen = Recorded::at(&recorder);
     let labels = [("layer", "reads")];
-    let limit = recorded.gauge("palisade_adaptive_limit", &labels).unwrap();
+    let limit = seen.gauge("palisade_adaptive_limit", &labels).unwrap();
     assert!((1.0..20.0).contains(&limit), "{limit}");
     for kind in ["base", "recent"] {
-        let latency = recorded.gauge(&format!("palisade_adaptive_{kind}_latency_seconds"), &labels).unwrap();
+        let latency = seen.gauge(&format!("palisade_adaptive_{kind}_latency_seconds"), &labels).unwrap();
         assert!((0.009..0.012).contains(&latency), "{kind}: {latency}");
     }
-    let decreases = |reason| {
-        recorded.count("palisade_adaptive_decreases_total", &[("layer", "reads"), ("reason", reason)])
-    };
-    assert!(decreases("drops") > 1);
+    let decreases =
+        |reason| seen.count("palisade_adaptive_decreases_total", &[("layer", "reads"), ("reason", reason)]);
+    assert!(decreases("drops") > 0);
     assert_eq!(decreases("latency"), 0);
 }
 
