@@ -76,7 +76,7 @@ pub(super) struct Census {
 }
 
 /// Which flight it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flight {
     hash: u64,
     number: u64,

@@ -167,6 +167,7 @@ mod alone {
     /// One flight as the model sees it.
     #[derive(Debug)]
     struct Model {
+        of: Flight,
         key: u32,
         began: Instant,
         led: Led,
@@ -227,26 +228,15 @@ mod alone {
             match board(&self.flights, key, self.now).expect("there is room") {
                 Caller::Leads(of, own) => {
                     assert!(!self.model.iter().any(joinable), "there was one to join");
-                    let model = Model { key, began: self.now, led: Led::By(number), followers: Vec::new() };
+                    let model =
+                        Model { of, key, began: self.now, led: Led::By(number), followers: Vec::new() };
                     self.model.push(Some(model));
                     self.leaders.push(Leading { number, flight: self.model.len() - 1, of, own });
                 }
                 Caller::Follows(of, seat) => {
-                    // Which of several it joins can be told by whose followers they are.
-                    let known = self
-                        .followers
-                        .iter()
-                        .find(|other| Arc::ptr_eq(&other.seat.followers, &seat.followers));
-                    let flight = known.map_or_else(
-                        || {
-                            let alone = |model: &Option<Model>| {
-                                joinable(model)
-                                    && model.as_ref().is_some_and(|model| model.followers.is_empty())
-                            };
-                            self.model.iter().position(alone).expect("one to join")
-                        },
-                        |known| known.flight,
-                    );
+                    // There can be several that it could join: one that began anew, and the one that was begun before that.
+                    let which = |model: &Option<Model>| model.as_ref().is_some_and(|model| model.of == of);
+                    let flight = self.model.iter().position(which).expect("it is under way");
                     assert!(joinable(&self.model[flight]));
                     self.of(flight).followers.push(number);
                     let wakes = Arc::new(Wakes::default());
