@@ -47,14 +47,7 @@ impl<T> Handles<T> {
     /// The handle of this thread.
     #[inline]
     pub(crate) fn here(&self) -> &Handle<T> {
-        self.here_and_number().0
-    }
-
-    /// The handle of this thread, and its number, below [`HANDLES`].
-    #[inline]
-    pub(crate) fn here_and_number(&self) -> (&Handle<T>, usize) {
-        let number = number_of_thread();
-        (self.0.handles[number].get_or_init(|| handle_to(Arc::clone(&self.0.value))), number)
+        self.0.handles[number_of_thread()].get_or_init(|| handle_to(Arc::clone(&self.0.value)))
     }
 }
 
