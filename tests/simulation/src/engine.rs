@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
+    fmt,
 };
 
 use crate::{
@@ -108,6 +109,15 @@ pub struct Engine<R> {
     arrived: u64,
 }
 
+impl<R> fmt::Debug for Engine<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("arrived", &self.arrived)
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<R> Engine<R> {
     /// A server with nothing to do.
     pub fn new(settings: Settings, seed: u64) -> Self {
@@ -127,12 +137,7 @@ impl<R> Engine<R> {
     }
 
     /// Takes a request in. Gives back the reply of one that it answers at once, with what it answers.
-    pub fn arrive(
-        &mut self,
-        now: Nanos,
-        job: Job<R>,
-        answer: &mut impl FnMut(R, Result<(), Error>),
-    ) {
+    pub fn arrive(&mut self, now: Nanos, job: Job<R>, answer: &mut impl FnMut(R, Result<(), Error>)) {
         self.run_until(now, answer);
         self.arrived += 1;
         match self.mode(now) {

@@ -1,6 +1,6 @@
 //! Percentiles of latencies.
 
-use crate::speed::{Nanos, nanos, seconds};
+use crate::speed::{Nanos, seconds};
 
 /// Counts latencies in buckets, each 4% wider than the one before, from 0.1 ms to a minute and a half.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,6 +60,7 @@ impl Latencies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::speed::nanos;
 
     #[test]
     fn percentiles_are_within_four_percent() {

@@ -23,8 +23,8 @@ pub struct Load {
     pub rate: fn(f64) -> f64,
     /// What the servers can do per second.
     pub capacity: f64,
-    /// The share of the calls that read key 0.
-    pub hot: f64,
+    /// The share of the calls that read key 0, by the time in seconds.
+    pub hot: fn(f64) -> f64,
     /// For how many seconds.
     pub seconds: f64,
 }
@@ -73,7 +73,7 @@ pub async fn run(load: Load, stacks: Vec<Stack>, record: Record, clock: Clock, s
         if at > clock.nanos() {
             sleep_until(clock.at(at)).await;
         }
-        let key = if random.f64() < load.hot { 0 } else { random.u32(1..=KEYS) };
+        let key = if random.f64() < (load.hot)(due) { 0 } else { random.u32(1..=KEYS) };
         let call = Call::new(key, priority(random.f64()));
         let stack = stacks[random.usize(0..stacks.len())].clone();
         tokio::spawn(make(call, stack, record.clone(), clock, at));

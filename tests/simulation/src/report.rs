@@ -26,7 +26,8 @@ pub struct Bin {
 }
 
 impl Bin {
-    fn add(&mut self, other: &Self) {
+    /// Adds what happened in another stretch of time. The gauges stay.
+    pub fn add(&mut self, other: &Self) {
         for priority in 0..4 {
             self.offered[priority] += other.offered[priority];
             self.good[priority] += other.good[priority];
@@ -44,6 +45,11 @@ impl Bin {
     /// Requests that were answered in time.
     pub fn good(&self) -> f64 {
         float(self.good.iter().sum())
+    }
+
+    /// Attempts that arrived at the servers.
+    pub fn sent(&self) -> f64 {
+        float(self.sent)
     }
 
     /// Requests that a layer refused.
@@ -64,7 +70,7 @@ impl Bin {
 
     /// Attempts that arrived at the servers for each request.
     pub fn attempts(&self) -> f64 {
-        float(self.sent) / self.offered().max(1.0)
+        self.sent() / self.offered().max(1.0)
     }
 
     /// A percentile of the latencies of what was good, in milliseconds; 0 if nothing was.

@@ -9,8 +9,8 @@ use crate::{
     engine::Settings,
     load::{self, Load, Record, Stack},
     report::Report,
-    speed::nanos,
     server::Server,
+    speed::nanos,
 };
 
 /// How large the simulated servers are: the same scenario, with more or fewer calls.
@@ -45,8 +45,8 @@ pub struct Scenario {
     pub trouble: (f64, f64),
     /// Calls per second by the time, as a share of what the servers can do.
     pub load: fn(f64) -> f64,
-    /// The share of the calls that read one and the same key.
-    pub hot: f64,
+    /// The share of the calls that read one and the same key, by the time.
+    pub hot: fn(f64) -> f64,
     /// The servers.
     pub servers: fn(Size) -> Vec<Settings>,
     /// The stack that is recommended.
@@ -125,9 +125,15 @@ impl Scenario {
         let servers: Vec<_> = settings
             .into_iter()
             .zip(1..)
-            .map(|(settings, number)| Server::start(settings, clock, seed.wrapping_mul(31).wrapping_add(number)))
+            .map(|(settings, number)| {
+                Server::start(settings, clock, seed.wrapping_mul(31).wrapping_add(number))
+            })
             .collect();
         let mut world = World { servers: servers.clone(), size, seed, gauges: Vec::new() };
+        let queues = servers.clone();
+        world.gauge("queue in the servers", move || {
+            queues.iter().map(|server| f64::from(u32::try_from(server.waiting()).unwrap_or(u32::MAX))).sum()
+        });
         let stacks = (variant.stacks)(&mut world);
 
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "minutes, from zero on")]

@@ -1,18 +1,31 @@
-//! Prints what happens in every scenario.
+//! Prints what happens in every scenario, with the layers and without, and draws it.
+//!
+//! ```text
+//! cargo run --release -p overload-simulation -- [scenario...]
+//! ```
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
-use overload_simulation::{run::Size, scenarios};
+use std::{fs, io, path::Path};
 
-fn main() {
+use overload_simulation::{plot, run::Size, scenarios, table};
+
+/// The seed of the published figures.
+const SEED: u64 = 1;
+
+fn main() -> io::Result<()> {
+    let chosen: Vec<_> = std::env::args().skip(1).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../layers/docs/overload");
+    fs::create_dir_all(&folder)?;
+    println!("{}", table::HEADER);
     for scenario in scenarios::ALL {
-        for variant in [scenario.without, scenario.with] {
-            let began = std::time::Instant::now();
-            let report = scenario.run(variant, Size::Full, 1);
-            let (from, to) = scenario.trouble;
-            let (before, trouble) = (report.between(2.0, from), report.between(from, to));
-            println!("{} {} before {:.3} p99 {} trouble {:.3} att {:.2} p99 {} back {:?} end {:.3} took {:?}", scenario.name, variant.name,
-                before.success(), before.latency(0.99), trouble.success(), trouble.attempts(), trouble.latency(0.99),
-                report.recovered(to, 0.95), report.between(report.seconds()-5.0, report.seconds()).success(), began.elapsed());
+        if !chosen.is_empty() && !chosen.iter().any(|part| scenario.name.contains(part)) {
+            continue;
         }
+        let without = scenario.run(scenario.without, Size::Full, SEED);
+        println!("{}", table::row(&scenario, scenario.without.name, &without));
+        let with = scenario.run(scenario.with, Size::Full, SEED);
+        println!("{}", table::row(&scenario, scenario.with.name, &with));
+        fs::write(folder.join(format!("{}.svg", scenario.name)), plot::draw(&scenario, &without, &with))?;
     }
+    Ok(())
 }

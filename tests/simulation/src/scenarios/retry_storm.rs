@@ -1,10 +1,11 @@
 //! A short stall, and retries that keep the server down when it is long over.
 //!
-//! Bronson and others call it a metastable failure ([Metastable Failures in Distributed Systems], 2021): the trigger has gone, and the
-//! load that it called up sustains itself.
+//! A metastable failure, as Bronson and others call it in [Metastable Failures in Distributed Systems] (2021): the trigger has gone,
+//! and the load that it called up sustains itself.
 //!
 //! [Metastable Failures in Distributed Systems]: https://sigops.org/s/conferences/hotos/2021/papers/hotos21-s11-bronson.pdf
 
+use super::evenly;
 use crate::{
     engine::Settings,
     run::{Scenario, Variant},
@@ -12,23 +13,25 @@ use crate::{
     stacks,
 };
 
-/// How soon after the stall calls are to be answered as before. What has piled up until then has to be worked off, or refused.
+/// How soon after the stall calls are to be answered as before, in seconds. What has piled up until then has to be worked off,
+/// or refused.
 pub const BACK_WITHIN: f64 = 5.0;
 
-/// Attempts per request while nothing is answered. The retry budget allows 8%, and a few more per second.
-pub const ATTEMPTS: f64 = 1.1;
+/// What goes on 20 seconds after the stall without the layers: less than half of it all.
+pub const METASTABLE: f64 = 0.5;
 
 /// The server stands still for two seconds.
 pub const SCENARIO: Scenario = Scenario {
     name: "retry_storm",
-    about: "the server stands still for 2 s at 75% load",
+    about: "the server stands still for 2 s, at 75% load",
     seconds: 45.0,
     trouble: (15.0, 17.0),
     load: |_| 0.75,
-    hot: 0.0,
+    hot: evenly,
     servers: |size| {
-        vec![Settings { speed: Speed::default().then(15.0, 0.0).then(17.0, 1.0), ..Settings::of(size.workers()) }]
+        let speed = Speed::default().then(15.0, 0.0).then(17.0, 1.0);
+        vec![Settings { speed, ..Settings::of(size.workers()) }]
     },
-    with: Variant { name: "budget, limit", stacks: stacks::protected },
+    with: Variant { name: "shed, adaptive limit, budget", stacks: stacks::protected },
     without: Variant { name: "timeout, 3 attempts", stacks: stacks::usual },
 };

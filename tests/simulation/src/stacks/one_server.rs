@@ -1,8 +1,6 @@
 //! What is recommended in front of one server.
 
-use palisade::{
-    Budget, DeadlineLayer, RetryLayer, TimeoutLayer,
-};
+use palisade::{Budget, DeadlineLayer, RetryLayer, TimeoutLayer};
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::{

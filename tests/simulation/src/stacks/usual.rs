@@ -1,9 +1,6 @@
 //! What people do today: a timeout, and three attempts with backoff.
 
-use std::{
-    pin::Pin,
-    time::Duration,
-};
+use std::{pin::Pin, time::Duration};
 
 use tower::{ServiceBuilder, ServiceExt, retry::Policy};
 

@@ -1,1 +1,4 @@
-//! Tests
+//! The bars of the scenarios, with the layers; and that each of them is missed without.
+
+mod model;
+mod scenarios;

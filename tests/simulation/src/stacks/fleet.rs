@@ -1,0 +1,56 @@
+//! What is recommended for many clients of one server, on both sides of the wire.
+
+use palisade::{Budget, DeadlineLayer, RetryLayer, TimeoutLayer};
+use tower::{ServiceBuilder, ServiceExt};
+
+use super::{CLIENTS, UsualRetry};
+use crate::{
+    call::{ATTEMPT, Error, PATIENCE},
+    load::Stack,
+    run::World,
+};
+
+/// Throttle and budget in each client; shedding over an adaptive limit in front of the server, on its machine.
+pub fn fleet(world: &mut World) -> Vec<Stack> {
+    let server = world.server();
+    let limit = palisade::ConcurrencyLimitLayer::builder()
+        .limit(world.size.workers() * 3 / 2)
+        .deadline_aware()
+        .build()
+        .expect("valid");
+    let refusing = server.clone();
+    let guarded = ServiceBuilder::new()
+        .map_err(move |error: Error| {
+            let told = error.clone().over_the_wire();
+            if told != error {
+                refusing.charge_refusal();
+            }
+            told
+        })
+        .layer(limit)
+        .service(server);
+    let client = |_| {
+        // What a thousand reserves of one per second add up to would be too much for this server.
+        let budget = Budget::builder().reserve_per_second(0.02).burst(2).build().expect("valid");
+        ServiceBuilder::new()
+            .layer(DeadlineLayer::new(PATIENCE))
+            .layer(RetryLayer::within(&budget))
+            .layer(TimeoutLayer::new(ATTEMPT))
+            .service(guarded.clone())
+            .boxed_clone()
+    };
+    (0..CLIENTS).map(client).collect()
+}
+
+/// A timeout and three attempts in each client.
+pub fn usual_fleet(world: &mut World) -> Vec<Stack> {
+    let client = |_| {
+        ServiceBuilder::new()
+            .map_err(Error::unboxed)
+            .retry(UsualRetry::default())
+            .timeout(ATTEMPT)
+            .service(world.server())
+            .boxed_clone()
+    };
+    (0..CLIENTS).map(client).collect()
+}
