@@ -6,7 +6,7 @@ use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
     Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {
@@ -67,6 +67,10 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Lets so many calls be in flight: a [`ConcurrencyLimitLayer`]; for requests with deadlines as above. (tower's own is called `concurrency_limit`.)
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>>;
 
+    /// Lets calls wait by priority before what follows, and refuses the least important first: a [`ShedLayer`]. What follows has to be
+    /// something that is not always ready, such as tower's `concurrency_limit`.
+    fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>>;
+
     /// Counts and times calls under this name: a [`MetricsLayer`].
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>>;
 
@@ -107,6 +111,10 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>> {
         self.layer(ConcurrencyLimitLayer::new(calls))
+    }
+
+    fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>> {
+        self.layer(ShedLayer::default())
     }
 
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>> {

@@ -27,6 +27,7 @@ mod readiness;
 mod rejection;
 pub mod request;
 pub mod retry;
+pub mod shed;
 mod sleep;
 mod superseded;
 mod sync;
@@ -58,6 +59,7 @@ pub use self::{
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
+    shed::ShedLayer,
     timeout::TimeoutLayer,
     trace::TraceLayer,
     until::{ByDeadline, NoDeadline, Until},

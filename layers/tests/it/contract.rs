@@ -8,7 +8,7 @@ use std::{
 
 use palisade::{
     Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -47,6 +47,9 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&RateLimitLayer::per_second(NonZeroU32::MIN).handle());
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN));
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN).handle());
+    all(&ShedLayer::default());
+    all(&ShedLayer::default().handle());
+    all(&ShedLayer::default().layer(Leaf::new([Step::Answer])));
     all(&CircuitBreakerLayer::default());
     all(&CircuitBreakerLayer::default().handle());
     all(&HedgeLayer::default());
@@ -106,6 +109,14 @@ keeps_the_contract! {
         .deadline_aware()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
+    shedding_keeps_the_contract: ShedLayer::default();
+    shedding_by_the_deadline_keeps_the_contract: ShedLayer::builder().max_wait(LONG).deadline_aware().build().unwrap();
+    shedding_before_a_few_places_keeps_the_contract: ServiceBuilder::new()
+        .layer(ShedLayer::builder().max_waiting(8).build().unwrap())
+        .layer(tower::limit::ConcurrencyLimitLayer::new(4));
+    shedding_without_a_line_keeps_the_contract: ServiceBuilder::new()
+        .layer(ShedLayer::builder().max_waiting(0).build().unwrap())
+        .layer(tower::limit::ConcurrencyLimitLayer::new(4));
     a_circuit_breaker_keeps_the_contract: CircuitBreakerLayer::default();
     a_circuit_breaker_that_probes_keeps_the_contract: probing();
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()
