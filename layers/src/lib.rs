@@ -22,6 +22,7 @@ mod limit;
 mod line;
 pub mod measure;
 pub mod middleware;
+mod places;
 pub mod rate;
 mod readiness;
 mod rejection;

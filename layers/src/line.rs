@@ -1,8 +1,11 @@
 //! Waiting in line: first come, first served, and bounded.
 //!
-//! Only the front of the line may try for what everybody there waits for. When it leaves, served or not, the next one
-//! is the front, and is woken if there is something for it. Nobody else is woken: a crowd that wakes up to find that one
-//! of them is served costs more than the wait.
+//! There are two ways to serve a line. Where only the owner's clock knows whether there is something for the front, the front is
+//! woken and looks by itself ([`watch`](Line::watch), [`leave`](Line::leave)). Where what they wait for is one of the owner's half
+//! of the word, it is handed over ([`hand_over`](Line::hand_over), [`is_given`](Line::is_given), [`give_up`](Line::give_up)): the
+//! front has it, and has left the line, before it is woken, so that one that does not look holds up nobody.
+//!
+//! Nobody but the front is woken: a crowd that wakes up to find that one of them is served costs more than the wait.
 //!
 //! The places are a linked list in a `Vec`, so that whoever gives up in the middle leaves no hole behind: a line takes up
 //! memory for as many as have ever waited at once, and the owner sets a limit to that.
@@ -80,17 +83,24 @@ impl Line {
         owned(self.word.load(Acquire))
     }
 
-    /// Adds one to the owner's half if `may` says so of how many wait and what the half is.
+    /// Adds one to the owner's half if `may` says so of how many wait and what the half is. Tells what it is then.
     #[inline]
-    pub(crate) fn add_owned(&self, may: impl Fn(u32, u32) -> bool) -> bool {
+    pub(crate) fn add_owned(&self, may: impl Fn(u32, u32) -> bool) -> Option<u32> {
+        self.change(1, may)
+    }
+
+    /// Adds `change` to the word if `may` says so of how many wait and what the owner's half is. Tells what the half is then.
+    #[inline]
+    fn change(&self, change: u64, may: impl Fn(u32, u32) -> bool) -> Option<u32> {
         let mut word = self.word.load(Acquire);
         while may(waiting(word), owned(word)) {
-            match self.word.compare_exchange_weak(word, word + 1, AcqRel, Acquire) {
-                Ok(_) => return true,
+            let changed = word.wrapping_add(change);
+            match self.word.compare_exchange_weak(word, changed, AcqRel, Acquire) {
+                Ok(_) => return Some(owned(changed)),
                 Err(current) => word = current,
             }
         }
-        false
+        None
     }
 
     /// Takes one from the owner's half, which has one, and tells how many wait and what is left.
@@ -146,6 +156,63 @@ impl Line {
         wake(next);
     }
 
+    /// As long as somebody waits and `may` says so of the owner's half, adds one to that for the front, which leaves the line and is
+    /// woken to find it.
+    #[cold]
+    pub(crate) fn hand_over(&self, may: impl Fn(u32) -> bool) {
+        let may = |waiting, owned| waiting > 0 && may(owned);
+        loop {
+            let word = self.word.load(Acquire);
+            if !may(waiting(word), owned(word)) {
+                return;
+            }
+            let mut places = lock(&self.places);
+            // Under the lock nobody joins or leaves, and who waits according to the word is there.
+            if self.change(1_u64.wrapping_sub(WAITING), may).is_none() {
+                return;
+            }
+            let (weight, waker) = places.give_to_front();
+            self.weight.fetch_sub(u64::from(weight), AcqRel);
+            drop(places);
+            wake(waker);
+        }
+    }
+
+    /// Whether what `place` waits for has been handed over: the place is free again then. If not, says who is to be woken.
+    pub(crate) fn is_given(&self, place: u32, waker: &Waker) -> bool {
+        let mut places = lock(&self.places);
+        let Some(slot) = places.slots.get_mut(place as usize) else {
+            return false;
+        };
+        let old = if slot.given {
+            places.free(place);
+            drop(places);
+            return true;
+        } else if slot.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            None
+        } else {
+            slot.waker.replace(waker.clone())
+        };
+        drop(places);
+        drop(old);
+        false
+    }
+
+    /// Gives up `place`, and tells whether what it waited for had been handed over, and is now the caller's to pass on.
+    pub(crate) fn give_up(&self, place: u32) -> bool {
+        let mut places = lock(&self.places);
+        if places.slots.get(place as usize).is_some_and(|slot| slot.given) {
+            places.free(place);
+            return true;
+        }
+        let (weight, old) = places.remove(place);
+        self.weight.fetch_sub(u64::from(weight), AcqRel);
+        self.word.fetch_sub(WAITING, AcqRel);
+        drop(places);
+        drop(old);
+        false
+    }
+
     /// Wakes the front if `wanted` says so of its weight and of the moment at which it will look by itself.
     pub(crate) fn nudge(&self, wanted: impl FnOnce(u32, u64) -> bool) {
         let front = lock(&self.places).front_if(wanted);
@@ -186,11 +253,14 @@ struct Slot {
     weight: u32,
     looks_at: u64,
     waker: Option<Waker>,
+    // It has left the line with what it waited for, and has not looked yet.
+    given: bool,
 }
 
 impl Places {
     fn push(&mut self, weight: u32) -> u32 {
-        let slot = Slot { previous: self.last, next: NONE, weight, looks_at: u64::MAX, waker: None };
+        let slot =
+            Slot { previous: self.last, next: NONE, weight, looks_at: u64::MAX, waker: None, given: false };
         let place = if self.free == NONE {
             // As many as wait, and that fits in half a word.
             let place = u32::try_from(self.slots.len()).unwrap_or(NONE);
@@ -211,10 +281,27 @@ impl Places {
     }
 
     fn remove(&mut self, place: u32) -> (u32, Option<Waker>) {
+        let unlinked = self.unlink(place);
+        self.free(place);
+        unlinked
+    }
+
+    /// Takes the front out of the line, and leaves it where it finds out.
+    fn give_to_front(&mut self) -> (u32, Option<Waker>) {
+        let front = self.first;
+        let unlinked = self.unlink(front);
+        self.slots[front as usize].given = true;
+        unlinked
+    }
+
+    fn free(&mut self, place: u32) {
+        self.slots[place as usize].next = self.free;
+        self.free = place;
+    }
+
+    fn unlink(&mut self, place: u32) -> (u32, Option<Waker>) {
         let slot = &mut self.slots[place as usize];
         let (previous, next, weight, waker) = (slot.previous, slot.next, slot.weight, slot.waker.take());
-        slot.next = self.free;
-        self.free = place;
         match self.slots.get_mut(previous as usize) {
             Some(slot) => slot.next = next,
             None => self.first = next,
@@ -351,13 +438,13 @@ mod models {
 
     /// Waits for a permit of the owner's half, of which there are `limit`, and holds it.
     async fn take(line: &Line, limit: u32) {
-        if line.add_owned(|waiting, owned| waiting == 0 && owned < limit) {
+        if line.add_owned(|waiting, owned| waiting == 0 && owned < limit).is_some() {
             return;
         }
         let place = line.join(1, 9).unwrap().place;
         std::future::poll_fn(|cx| {
             let front = line.watch(place, cx.waker(), u64::MAX);
-            if front && line.add_owned(|_, owned| owned < limit) {
+            if front && line.add_owned(|_, owned| owned < limit).is_some() {
                 std::task::Poll::Ready(())
             } else {
                 std::task::Poll::Pending
@@ -401,7 +488,7 @@ mod models {
         bounds.preemption_bound = Some(2);
         bounds.check(|| {
             let line = Arc::new(Line::new());
-            assert!(line.add_owned(|_, owned| owned < 1));
+            assert!(line.add_owned(|_, owned| owned < 1).is_some());
             let first = line.join(1, 9).unwrap().place;
             assert!(line.watch(first, Waker::noop(), u64::MAX));
             let waiter = {

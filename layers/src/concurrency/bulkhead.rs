@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use super::state::Places;
 use crate::{
     Rejection, TimeoutScope,
     admission::{self, Pass},
     clock::Instant,
     handle::Handle,
     keyed::Keep,
+    places::Places,
     sync::atomic::{AtomicU32, Ordering::Acquire},
     telemetry::{self, Counter, Gauge},
     timer::{Due, Timer},
@@ -79,7 +79,7 @@ impl Bulkhead {
 
     #[inline]
     pub(super) fn ask(this: &Handle<Self>, until: impl FnOnce() -> Option<Instant>) -> Asked {
-        if this.places.take() {
+        if this.places.take().is_some() {
             return Asked::Admitted(Permit(Arc::clone(this)));
         }
         Self::ask_to_wait(this, until())
@@ -116,9 +116,9 @@ impl Bulkhead {
         Rejection::timed_out(TimeoutScope::Queue, allowed)
     }
 
-    /// Wakes who may go on now that the limit was raised.
-    pub(super) fn wake(&self) {
-        self.places.wake();
+    /// Lets go on who may, now that the limit was raised.
+    pub(super) fn hand_out(&self) {
+        self.places.hand_out();
     }
 
     pub(super) fn snapshot(&self) -> ConcurrencyLimitSnapshot {
@@ -195,7 +195,8 @@ impl admission::Turn for Turn {
         };
         if bulkhead.places.in_turn(place, cx.waker()).is_ready() {
             let permit = Permit(Arc::clone(bulkhead));
-            self.leave();
+            self.place = None;
+            shared.waiting.add(-1.0);
             return Poll::Ready(Ok(permit));
         }
         ready!(timer.poll(cx, || Due::at(*give_up)));

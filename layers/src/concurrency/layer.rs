@@ -101,7 +101,7 @@ impl ConcurrencyLimitHandle {
     pub fn set_limit(&self, limit: u32) -> Result<(), ConfigError> {
         check(limit)?;
         self.shared.set_limit(limit);
-        self.bulkhead.state().wake();
+        self.bulkhead.state().hand_out();
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl<K: Eq + Hash + Clone> KeyedConcurrencyLimitHandle<K> {
         check(limit)?;
         self.shared.set_limit(limit);
         for (_, bulkhead) in self.bulkheads.all() {
-            bulkhead.wake();
+            bulkhead.hand_out();
         }
         Ok(())
     }

@@ -30,8 +30,8 @@
 //! # What it does
 //!
 //! - A call takes its place when it is made, and gives it back when it is answered, or dropped.
-//! - Without a place it joins a line. Places go to the front of it, in the order of arrival (of the first poll): who comes later does not overtake, and
-//!   nobody else is woken.
+//! - Without a place it joins a line. A place that comes free is handed to the front of it, in the order of arrival (of the first poll): who comes
+//!   later does not overtake, and nobody else is woken.
 //! - Where `max_waiting` calls are in line already, the call is refused at once with
 //!   [`Rejection::ConcurrencyLimited`](crate::Rejection::ConcurrencyLimited). With `max_waiting(0)` nobody waits, and no timer and no
 //!   clock is touched.
@@ -42,10 +42,11 @@
 //! - Readiness: always ready; waits inside its future. It hides the readiness of what is below: to shed load on
 //!   readiness, as tower's `LoadShed` does, place that below this layer.
 //! - Dropping the response future drops the inner one and then gives its place to the next in line.
-//! - The limit can be changed while it is in use, by the handle: raised, it lets those in line go on, one after the other; lowered, it lets
+//! - The limit can be changed while it is in use, by the handle: raised, it lets as many of those in line go on as there is room for; lowered, it lets
 //!   those in flight finish.
 //!
-//! A future that is in line and is never polled again holds up those behind it, as with any fair queue: drop it, or poll it.
+//! A future that is in line and is never polled again holds a place once its turn has come, as with tower's semaphore: drop it, or
+//! poll it. It holds up nobody behind it otherwise.
 //!
 //! # When to use something else
 //!
@@ -74,7 +75,6 @@ mod bulkhead;
 mod future;
 mod layer;
 mod service;
-pub(crate) mod state;
 
 pub use self::{
     bulkhead::{Bulkhead, ConcurrencyLimitSnapshot},
