@@ -39,6 +39,7 @@ pub mod timeout;
 mod timer;
 pub mod trace;
 mod until;
+mod window;
 
 #[cfg(feature = "http")]
 pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};

@@ -6,11 +6,11 @@ use super::{
     Circuit, CircuitBreaker, Circuits, Mode, Transition,
     circuit::{Listener, Reports},
     rules::{Rules, Slow},
-    window::Span,
 };
 use crate::{
     Backoff, ByError, ConfigError,
     keyed::{PerKey, Single},
+    window::Span,
 };
 
 /// Stops asking a service that fails. See the [module](super) for more.

@@ -110,7 +110,6 @@ mod service;
 mod state;
 #[cfg(test)]
 mod tests;
-mod window;
 
 pub use self::{
     change::{Cause, CircuitState, Mode},

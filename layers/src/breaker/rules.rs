@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::window::Span;
-use crate::{Backoff, ConfigError};
+use crate::{Backoff, ConfigError, window::Span};
 
 /// When a circuit opens, and how it closes again. All checked by the builder.
 #[derive(Clone, Copy, Debug)]

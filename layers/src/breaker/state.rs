@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::{
     change::{Cause, Change, CircuitState, Mode},
     rules::{Rules, probes_for},
-    window::{Counted, Sums, Window},
 };
 use crate::{
     Jitter,
@@ -22,6 +21,7 @@ use crate::{
         },
         lock,
     },
+    window::{self, Window},
 };
 
 /// How a call ended.
@@ -75,6 +75,34 @@ impl Phase {
             Self::HALF_OPEN => CircuitState::HalfOpen,
             _ => CircuitState::Open,
         }
+    }
+}
+
+/// How a call ended, as far as the window is concerned.
+#[derive(Clone, Copy)]
+struct Counted {
+    failed: bool,
+    slow: bool,
+}
+
+impl Counted {
+    const fn marks(self) -> window::Marks {
+        [self.failed, self.slow]
+    }
+}
+
+/// Sums over the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) calls: u32,
+    pub(super) failures: u32,
+    pub(super) slow: u32,
+}
+
+impl From<window::Sums> for Sums {
+    fn from(sums: window::Sums) -> Self {
+        let [failures, slow] = sums.marked;
+        Self { calls: sums.events, failures, slow }
     }
 }
 
@@ -223,7 +251,7 @@ impl Core {
             return self.record_probe(ticket, outcome, counted.slow, now);
         }
         let generation = ticket.phase.generation();
-        if !self.window.add(generation, counted, now) && !self.add_with_room(ticket, counted, now) {
+        if !self.window.add(generation, counted.marks(), now) && !self.add_with_room(ticket, counted, now) {
             return None;
         }
         let too_many_in_a_row = match outcome {
@@ -262,7 +290,7 @@ impl Core {
         let _rest = lock(&self.rest);
         while self.phase() == ticket.phase {
             self.window.make_room(generation, now);
-            if self.window.add(generation, counted, now) {
+            if self.window.add(generation, counted.marks(), now) {
                 return true;
             }
         }
@@ -307,9 +335,13 @@ impl Core {
         None
     }
 
+    fn sums(&self, generation: u64, now: Instant) -> Sums {
+        self.window.sums(generation, now).into()
+    }
+
     /// Which limit the window has reached.
     fn reached(&self, generation: u64, now: Instant) -> Option<Cause> {
-        let sums = self.window.sums(generation, now);
+        let sums = self.sums(generation, now);
         let reached = |part: u32, ratio: f64| f64::from(part) >= ratio * f64::from(sums.calls);
         if sums.calls < self.rules.minimum_calls {
             None
@@ -440,7 +472,7 @@ impl Core {
             state: phase.state(),
             mode: rest.mode,
             generation: phase.generation(),
-            sums: if closed { self.window.sums(phase.generation(), now) } else { Sums::default() },
+            sums: if closed { self.sums(phase.generation(), now) } else { Sums::default() },
             in_a_row: if closed {
                 u32::try_from(self.in_a_row.load(Relaxed) & 0xffff_ffff).unwrap_or(u32::MAX)
             } else {

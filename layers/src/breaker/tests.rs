@@ -6,9 +6,8 @@ use super::{
     change::{CircuitState, Mode},
     rules::{Rules, Slow},
     state::{Core, Outcome},
-    window::Span,
 };
-use crate::{Backoff, Jitter, clock::Instant};
+use crate::{Backoff, Jitter, clock::Instant, window::Span};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -1,8 +1,10 @@
-//! What became of the last calls: a ring of ten buckets of atomics, told the time.
+//! What happened lately: a ring of ten buckets of atomics, told the time.
 //!
-//! A call costs one exchange of one word, however many calls the window holds. A bucket's word carries a tag beside
-//! its counts, made of the circuit's generation and of the bucket's number, so that a late outcome cannot be added to
-//! a bucket that has been taken for something else meanwhile.
+//! An event costs one exchange of one word, however many events the window holds. Each can carry two marks, whose meaning
+//! is the owner's. A bucket's word has a tag beside its counts, made of a generation of the owner's and of the bucket's
+//! number, so that a late event cannot be added to a bucket that has been taken for something else meanwhile.
+//!
+//! Buckets are moved on under a lock that is the owner's too.
 
 use std::time::Duration;
 
@@ -20,52 +22,48 @@ const BUCKETS: u64 = 10;
 
 /// What the window covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Span {
-    /// So many calls.
+pub(crate) enum Span {
+    /// So many events: calls, for those who know no others.
     Calls(u32),
-    /// The calls of such a time.
+    /// The events of such a time.
     Time(Duration),
 }
 
 impl Span {
-    /// How many calls a bucket of a window of calls holds, and how many buckets there are.
+    /// How many events a bucket of a window of calls holds, and how many buckets there are.
     fn buckets_of(calls: u32) -> (u32, u32) {
         let capacity = calls.div_ceil(10).max(1);
         (capacity, (calls / capacity).max(1))
     }
 
     /// The most calls that a window of this many holds, which whole buckets may make a few less.
-    pub(super) fn most_calls(calls: u32) -> u32 {
+    pub(crate) fn most_calls(calls: u32) -> u32 {
         let (capacity, buckets) = Self::buckets_of(calls);
         capacity * buckets
     }
 }
 
-/// How a call ended, as far as the window is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Counted {
-    pub(super) failed: bool,
-    pub(super) slow: bool,
-}
+/// Which of its two marks an event carries.
+pub(crate) type Marks = [bool; 2];
 
 /// Sums over the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sums {
-    pub(super) calls: u32,
-    pub(super) failures: u32,
-    pub(super) slow: u32,
+pub(crate) struct Sums {
+    pub(crate) events: u32,
+    /// Those of them that carry the one mark, and the other.
+    pub(crate) marked: [u32; 2],
 }
 
-pub(super) struct Window {
+pub(crate) struct Window {
     // The number of the current bucket; it only grows.
     current: AtomicU64,
     // When the current bucket ends, in nanoseconds of the clock.
     ends: AtomicU64,
     // The first bucket of the present generation.
     first: AtomicU64,
-    // Each call writes here, and reads what stands above: apart, so that the reads do not wait for the writes.
+    // Each event is written here, and its writer reads what stands above: apart, so that the reads do not wait for the writes.
     buckets: CachePadded<[AtomicU64; 10]>,
-    // A bucket with so many calls is full.
+    // A bucket with so many events is full.
     capacity: u64,
     // The length of a bucket in nanoseconds; zero for a window of calls.
     length: u64,
@@ -73,7 +71,7 @@ pub(super) struct Window {
     covered: u64,
 }
 
-/// A bucket's word: tag, calls, failures, slow calls, of sixteen bits each.
+/// A bucket's word: tag, events, and those with the one mark and the other, of sixteen bits each.
 #[derive(Clone, Copy)]
 struct Bucket(u64);
 
@@ -90,35 +88,27 @@ impl Bucket {
         self.0 >> 48
     }
 
-    const fn calls(self) -> u64 {
+    const fn events(self) -> u64 {
         (self.0 >> 32) & 0xffff
     }
 
-    const fn failures(self) -> u64 {
-        (self.0 >> 16) & 0xffff
+    const fn marked(self) -> [u64; 2] {
+        [(self.0 >> 16) & 0xffff, self.0 & 0xffff]
     }
 
-    const fn slow(self) -> u64 {
-        self.0 & 0xffff
+    const fn plus(self, marks: Marks) -> Self {
+        Self(self.0 + (1 << 32) + ((marks[0] as u64) << 16) + marks[1] as u64)
     }
 
-    const fn plus(self, call: Counted) -> Self {
-        Self(self.0 + (1 << 32) + ((call.failed as u64) << 16) + call.slow as u64)
-    }
-
-    /// The same shares of half as many calls.
+    /// The same shares of half as many events.
     const fn halved(self) -> Self {
-        Self(
-            (self.tag() << 48)
-                | ((self.calls() / 2) << 32)
-                | ((self.failures() / 2) << 16)
-                | (self.slow() / 2),
-        )
+        let [one, other] = self.marked();
+        Self((self.tag() << 48) | ((self.events() / 2) << 32) | ((one / 2) << 16) | (other / 2))
     }
 }
 
 impl Window {
-    pub(super) fn new(span: Span, generation: u64, now: Instant) -> Self {
+    pub(crate) fn new(span: Span, generation: u64, now: Instant) -> Self {
         let (capacity, length, covered) = match span {
             Span::Calls(calls) => {
                 let (capacity, buckets) = Span::buckets_of(calls);
@@ -142,11 +132,11 @@ impl Window {
         window
     }
 
-    /// Adds a call, if it is of the present generation and the current bucket has room and time left for it.
+    /// Adds an event, if it is of the present generation and the current bucket has room and time left for it.
     ///
-    /// Where it fails, [`make_room`](Self::make_room) has to be called, under the circuit's lock, before the next try.
+    /// Where it fails, [`make_room`](Self::make_room) has to be called, under the owner's lock, before the next try.
     #[inline]
-    pub(super) fn add(&self, generation: u64, call: Counted, now: Instant) -> bool {
+    pub(crate) fn add(&self, generation: u64, marks: Marks, now: Instant) -> bool {
         let number = self.current.load(Acquire);
         if now.as_nanos() >= self.ends.load(Relaxed) {
             return false;
@@ -154,21 +144,21 @@ impl Window {
         let slot = self.slot(number);
         let mut bucket = Bucket(slot.load(Relaxed));
         loop {
-            if bucket.tag() != Bucket::tag_of(generation, number) || bucket.calls() >= self.capacity {
+            if bucket.tag() != Bucket::tag_of(generation, number) || bucket.events() >= self.capacity {
                 return false;
             }
-            match slot.compare_exchange_weak(bucket.0, bucket.plus(call).0, AcqRel, Relaxed) {
+            match slot.compare_exchange_weak(bucket.0, bucket.plus(marks).0, AcqRel, Relaxed) {
                 Ok(_) => return true,
                 Err(now_there) => bucket = Bucket(now_there),
             }
         }
     }
 
-    /// Moves on to the bucket of this moment. Called under the circuit's lock.
-    pub(super) fn make_room(&self, generation: u64, now: Instant) {
+    /// Moves on to the bucket of this moment. Called under the owner's lock.
+    pub(crate) fn make_room(&self, generation: u64, now: Instant) {
         let number = self.current.load(Relaxed);
         if self.length == 0 {
-            if Bucket(self.slot(number).load(Relaxed)).calls() >= self.capacity {
+            if Bucket(self.slot(number).load(Relaxed)).events() >= self.capacity {
                 self.move_on(generation, number, 1);
             }
             return;
@@ -180,16 +170,16 @@ impl Window {
             self.move_on(generation, number, passed);
             return;
         }
-        // So many calls that the counts have no more room: a bucket is a share, and half as many have the same.
+        // So many events that the counts have no more room: a bucket is a share, and half as many have the same.
         let slot = self.slot(number);
         let _ = slot.fetch_update(AcqRel, Relaxed, |word| {
             let bucket = Bucket(word);
-            (bucket.calls() >= self.capacity).then(|| bucket.halved().0)
+            (bucket.events() >= self.capacity).then(|| bucket.halved().0)
         });
     }
 
-    /// Forgets all calls: what follows belongs to `generation`. Called under the circuit's lock.
-    pub(super) fn restart(&self, generation: u64, now: Instant) {
+    /// Forgets all events: what follows belongs to `generation`. Called under the owner's lock.
+    pub(crate) fn restart(&self, generation: u64, now: Instant) {
         let number = self.current.load(Relaxed);
         let ends = if self.length == 0 { u64::MAX } else { now.as_nanos().saturating_add(self.length) };
         self.first.store(number + 1, Relaxed);
@@ -197,10 +187,10 @@ impl Window {
         self.move_on(generation, number, 1);
     }
 
-    /// The calls that the window covers at this moment.
-    pub(super) fn sums(&self, generation: u64, now: Instant) -> Sums {
+    /// The events that the window covers at this moment.
+    pub(crate) fn sums(&self, generation: u64, now: Instant) -> Sums {
         let number = self.current.load(Acquire);
-        // Buckets that have begun since the last call, and are empty.
+        // Buckets that have begun since the last event, and are empty.
         let newer = match now.as_nanos().checked_sub(self.ends.load(Relaxed)) {
             Some(late) if self.length > 0 => late / self.length + 1,
             _ => 0,
@@ -212,9 +202,10 @@ impl Window {
             if bucket.tag() == Bucket::tag_of(generation, number) {
                 #[expect(clippy::cast_possible_truncation, reason = "sixteen bits each")]
                 {
-                    sums.calls += bucket.calls() as u32;
-                    sums.failures += bucket.failures() as u32;
-                    sums.slow += bucket.slow() as u32;
+                    let [one, other] = bucket.marked();
+                    sums.events += bucket.events() as u32;
+                    sums.marked[0] += one as u32;
+                    sums.marked[1] += other as u32;
                 }
             }
         }
@@ -239,11 +230,11 @@ impl Window {
 mod tests {
     use super::*;
 
-    const OK: Counted = Counted { failed: false, slow: false };
-    const FAILED: Counted = Counted { failed: true, slow: false };
+    const OK: Marks = [false, false];
+    const FAILED: Marks = [true, false];
 
-    fn add(window: &Window, call: Counted, now: Instant) {
-        while !window.add(1, call, now) {
+    fn add(window: &Window, marks: Marks, now: Instant) {
+        while !window.add(1, marks, now) {
             window.make_room(1, now);
         }
     }
@@ -254,9 +245,9 @@ mod tests {
         let window = Window::new(Span::Calls(100), 1, now);
         (0..10).for_each(|_| add(&window, FAILED, now));
         (0..90).for_each(|_| add(&window, OK, now));
-        assert_eq!(window.sums(1, now), Sums { calls: 100, failures: 10, slow: 0 });
+        assert_eq!(window.sums(1, now), Sums { events: 100, marked: [10, 0] });
         add(&window, OK, now);
-        assert_eq!(window.sums(1, now), Sums { calls: 91, failures: 0, slow: 0 });
+        assert_eq!(window.sums(1, now), Sums { events: 91, marked: [0, 0] });
     }
 
     #[test]
@@ -265,7 +256,7 @@ mod tests {
         for (asked, most) in [(1, 1), (3, 3), (10, 10), (15, 14), (20, 20), (99, 90)] {
             let window = Window::new(Span::Calls(asked), 1, now);
             (0..1_000).for_each(|_| add(&window, OK, now));
-            assert_eq!(window.sums(1, now).calls, most, "of {asked}");
+            assert_eq!(window.sums(1, now).events, most, "of {asked}");
         }
     }
 
@@ -276,11 +267,11 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         add(&window, FAILED, at(0));
         add(&window, OK, at(5));
-        assert_eq!(window.sums(1, at(9)).calls, 2);
-        assert_eq!(window.sums(1, at(10)), Sums { calls: 1, failures: 0, slow: 0 });
-        assert_eq!(window.sums(1, at(500)).calls, 0);
+        assert_eq!(window.sums(1, at(9)).events, 2);
+        assert_eq!(window.sums(1, at(10)), Sums { events: 1, marked: [0, 0] });
+        assert_eq!(window.sums(1, at(500)).events, 0);
         add(&window, OK, at(500));
-        assert_eq!(window.sums(1, at(500)).calls, 1);
+        assert_eq!(window.sums(1, at(500)).events, 1);
     }
 
     #[test]
@@ -288,13 +279,13 @@ mod tests {
         let now = Instant::now();
         let window = Window::new(Span::Time(Duration::from_secs(10)), 1, now);
         for call in 0..300_000 {
-            add(&window, Counted { failed: call % 4 == 0, slow: call % 2 == 0 }, now);
+            add(&window, [call % 4 == 0, call % 2 == 0], now);
         }
         let sums = window.sums(1, now);
-        let share = |part: u32| f64::from(part) / f64::from(sums.calls);
-        assert!(sums.calls >= 32_000, "{sums:?}");
+        let share = |part: u32| f64::from(part) / f64::from(sums.events);
+        assert!(sums.events >= 32_000, "{sums:?}");
         assert!(
-            (share(sums.failures) - 0.25).abs() < 0.01 && (share(sums.slow) - 0.5).abs() < 0.01,
+            (share(sums.marked[0]) - 0.25).abs() < 0.01 && (share(sums.marked[1]) - 0.5).abs() < 0.01,
             "{sums:?}"
         );
     }
@@ -305,7 +296,7 @@ mod tests {
         let window = Window::new(Span::Calls(100), 1, now);
         window.restart(2, now);
         assert!(!window.add(1, FAILED, now));
-        assert_eq!(window.sums(2, now).calls, 0);
+        assert_eq!(window.sums(2, now).events, 0);
         assert!(window.add(2, FAILED, now));
     }
 }
