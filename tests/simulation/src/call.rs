@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use palisade::{
     Class, Classified, Effect, Fault, HasDeadline, HasPriority, Idempotence, Instant, Priority, Rejection,
-    Repeat, Why,
+    Repeat, SharedError, Why,
 };
 use tower::BoxError;
 
@@ -68,7 +68,11 @@ impl Error {
     // By value, as `map_err` wants it.
     #[allow(clippy::needless_pass_by_value, reason = "a function for `map_err`")]
     pub fn unboxed(error: BoxError) -> Self {
-        match (error.downcast_ref::<Self>(), Rejection::find(&*error)) {
+        let mut sources =
+            std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |error| {
+                error.source()
+            });
+        match (sources.find_map(|error| error.downcast_ref::<Self>()), Rejection::find(&*error)) {
             (Some(error), _) => error.clone(),
             (None, Some(rejection)) => Self::Refused(rejection),
             (None, None) => Self::Failed,
@@ -79,6 +83,12 @@ impl Error {
     #[must_use]
     pub fn over_the_wire(self) -> Self {
         if self.class().is_refused_here() { Self::Overloaded } else { self }
+    }
+}
+
+impl From<SharedError> for Error {
+    fn from(shared: SharedError) -> Self {
+        Self::unboxed(shared.into())
     }
 }
 

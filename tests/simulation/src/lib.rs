@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod clock;
+pub mod comparison;
 pub mod engine;
 pub mod latencies;
 pub mod load;

@@ -1,11 +1,13 @@
 //! What is recommended for many clients of one server, on both sides of the wire.
 
-use palisade::{Budget, DeadlineLayer, RetryLayer, TimeoutLayer};
+use palisade::{
+    AdaptiveConcurrencyLayer, Budget, DeadlineLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer,
+};
 use tower::{ServiceBuilder, ServiceExt};
 
 use super::{CLIENTS, UsualRetry};
 use crate::{
-    call::{ATTEMPT, Error, PATIENCE},
+    call::{ATTEMPT, Call, Error, PATIENCE},
     load::Stack,
     run::World,
 };
@@ -13,11 +15,9 @@ use crate::{
 /// Throttle and budget in each client; shedding over an adaptive limit in front of the server, on its machine.
 pub fn fleet(world: &mut World) -> Vec<Stack> {
     let server = world.server();
-    let limit = palisade::ConcurrencyLimitLayer::builder()
-        .limit(world.size.workers() * 3 / 2)
-        .deadline_aware()
-        .build()
-        .expect("valid");
+    let limit = AdaptiveConcurrencyLayer::default();
+    let handle = limit.handle();
+    world.gauge("adaptive limit", move || f64::from(handle.snapshot().limit));
     let refusing = server.clone();
     let guarded = ServiceBuilder::new()
         .map_err(move |error: Error| {
@@ -27,14 +27,19 @@ pub fn fleet(world: &mut World) -> Vec<Stack> {
             }
             told
         })
+        .layer(ShedLayer::default().deadline_aware())
         .layer(limit)
         .service(server);
     let client = |_| {
         // What a thousand reserves of one per second add up to would be too much for this server.
         let budget = Budget::builder().reserve_per_second(0.02).burst(2).build().expect("valid");
+        // By priority: the server refuses the least important first, which tells nothing about the others.
+        let by_priority = |call: &Call| call.priority;
+        let throttle = ThrottleLayer::builder().build_keyed(4, by_priority).expect("valid");
         ServiceBuilder::new()
             .layer(DeadlineLayer::new(PATIENCE))
             .layer(RetryLayer::within(&budget))
+            .layer(throttle)
             .layer(TimeoutLayer::new(ATTEMPT))
             .service(guarded.clone())
             .boxed_clone()

@@ -9,7 +9,10 @@ mod usual;
 pub use self::{
     fleet::{fleet, usual_fleet},
     hot::coalesced,
-    one_server::protected,
+    one_server::{
+        adaptive_alone, budget_alone, protected, shed_over_a_high_limit, shed_over_the_right_limit,
+        throttle_alone, throttled,
+    },
     replicas::{balanced, round_robin},
     usual::{UsualRetry, usual},
 };

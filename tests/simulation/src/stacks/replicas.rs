@@ -8,7 +8,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use palisade::{Budget, DeadlineLayer, HedgeLayer, RetryLayer, TimeoutLayer};
+use palisade::{
+    AdaptiveConcurrencyLayer, Budget, DeadlineLayer, HedgeLayer, RetryLayer, ShedLayer, TimeoutLayer,
+};
 use tower::{
     Service, ServiceBuilder, ServiceExt,
     balance::p2c::Balance,
@@ -29,13 +31,12 @@ use crate::{
 /// The less busy of two replicas with room, below retry and hedge.
 pub fn balanced(world: &mut World) -> Vec<Stack> {
     let budget = Budget::default();
-    let workers = world.size.workers() as usize;
     let replicas: Vec<_> = world
         .servers
         .iter()
         .map(|server| {
             let replica = ServiceBuilder::new()
-                .layer(tower::limit::ConcurrencyLimitLayer::new(workers * 3 / 2))
+                .layer(AdaptiveConcurrencyLayer::default())
                 .layer(TimeoutLayer::new(ATTEMPT))
                 .service(server.clone());
             PendingRequests::new(replica, CompleteOnResponse::default())
@@ -47,8 +48,9 @@ pub fn balanced(world: &mut World) -> Vec<Stack> {
         .layer(DeadlineLayer::new(PATIENCE))
         .layer(RetryLayer::within(&budget))
         .layer(HedgeLayer::within(&budget))
+        .layer(ShedLayer::default().deadline_aware())
         .map_err(Error::unboxed)
-        .service(Buffer::new(balance, 1_000));
+        .service(Buffer::new(balance, 10));
     vec![stack.boxed_clone()]
 }
 
