@@ -5,8 +5,9 @@ use std::num::NonZeroU32;
 use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
-    Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain,
+    DrainLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer,
+    TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {
@@ -19,21 +20,23 @@ mod sealed {
 ///
 /// ```
 /// use std::{convert::Infallible, time::Duration};
-/// use palisade::{Budget, Envelope, ServiceBuilderExt};
+/// use palisade::{Budget, Drain, Envelope, ServiceBuilderExt};
 /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
-/// let budget = Budget::default();
+/// let (budget, drain) = (Budget::default(), Drain::new());
 /// let service = ServiceBuilder::new()
 ///     .measured("users")
 ///     .traced_calls()
+///     .drained_by(&drain)
 ///     .deadline(Duration::from_secs(2))
 ///     .rate_limit_per_second(5_000.try_into()?)
 ///     .bulkhead(256.try_into()?)
 ///     .retry_within(&budget)
 ///     .hedge_within(&budget)
 ///     .circuit_breaker()
+///     .throttle()
 ///     .traced_attempts()
 ///     .attempt_timeout(Duration::from_millis(300))
 ///     .boxed_errors()
@@ -44,6 +47,9 @@ mod sealed {
 /// # }
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
+    /// Counts calls, and refuses them once `drain` has begun: its [`DrainLayer`].
+    fn drained_by(self, drain: &Drain) -> ServiceBuilder<Stack<DrainLayer, L>>;
+
     /// Bounds the whole call: a [`DeadlineLayer`] of this limit.
     fn deadline<T>(self, limit: T) -> ServiceBuilder<Stack<DeadlineLayer<T>, L>>;
 
@@ -59,6 +65,9 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Stops asking a service that fails: a [`CircuitBreakerLayer`].
     fn circuit_breaker(self) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>>;
 
+    /// Asks a service less that says that it is overloaded: a [`ThrottleLayer`].
+    fn throttle(self) -> ServiceBuilder<Stack<ThrottleLayer, L>>;
+
     /// Lets so many calls through per second: a [`RateLimitLayer`], which does not know the requests' deadlines; where they
     /// have some, say `.layer(RateLimitLayer::per_second(calls).deadline_aware())`. (tower's own `rate_limit` makes services that cannot
     /// be cloned.)
@@ -67,6 +76,9 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Lets so many calls be in flight: a [`ConcurrencyLimitLayer`]; for requests with deadlines as above. (tower's own is called `concurrency_limit`.)
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>>;
 
+    /// Finds by itself how many calls may be in flight: an [`AdaptiveConcurrencyLayer`], which is not ready while there are as many. Place
+    /// something that sheds load right outside.
+    fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>>;
     /// Lets calls wait by priority before what follows, and refuses the least important first: a [`ShedLayer`]. What follows has to be
     /// something that is not always ready, such as tower's `concurrency_limit`.
     fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>>;
@@ -85,6 +97,10 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 }
 
 impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
+    fn drained_by(self, drain: &Drain) -> ServiceBuilder<Stack<DrainLayer, L>> {
+        self.layer(drain.layer())
+    }
+
     fn deadline<T>(self, limit: T) -> ServiceBuilder<Stack<DeadlineLayer<T>, L>> {
         self.layer(DeadlineLayer::new(limit))
     }
@@ -105,12 +121,20 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
         self.layer(CircuitBreakerLayer::default())
     }
 
+    fn throttle(self) -> ServiceBuilder<Stack<ThrottleLayer, L>> {
+        self.layer(ThrottleLayer::default())
+    }
+
     fn rate_limit_per_second(self, calls: NonZeroU32) -> ServiceBuilder<Stack<RateLimitLayer, L>> {
         self.layer(RateLimitLayer::per_second(calls))
     }
 
     fn bulkhead(self, calls: NonZeroU32) -> ServiceBuilder<Stack<ConcurrencyLimitLayer, L>> {
         self.layer(ConcurrencyLimitLayer::new(calls))
+    }
+
+    fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>> {
+        self.layer(AdaptiveConcurrencyLayer::default())
     }
 
     fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>> {

@@ -15,7 +15,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 
 /// More threads than this share handles, which is slower and does no harm.
-const HANDLES: usize = 16;
+pub(crate) const HANDLES: usize = 16;
 
 /// Holds the value. The padding keeps the count apart from what is read.
 pub(crate) type Handle<T> = Arc<CachePadded<Arc<T>>>;
@@ -47,7 +47,14 @@ impl<T> Handles<T> {
     /// The handle of this thread.
     #[inline]
     pub(crate) fn here(&self) -> &Handle<T> {
-        self.0.handles[handle_of_thread()].get_or_init(|| handle_to(Arc::clone(&self.0.value)))
+        self.here_and_number().0
+    }
+
+    /// The handle of this thread, and its number, below [`HANDLES`].
+    #[inline]
+    pub(crate) fn here_and_number(&self) -> (&Handle<T>, usize) {
+        let number = number_of_thread();
+        (self.0.handles[number].get_or_init(|| handle_to(Arc::clone(&self.0.value))), number)
     }
 }
 
@@ -57,9 +64,9 @@ impl<T> Clone for Handles<T> {
     }
 }
 
-/// Threads take the handles in turns, as they come.
+/// A number below that of the handles, which threads take in turns, as they come.
 #[inline]
-fn handle_of_thread() -> usize {
+pub(crate) fn number_of_thread() -> usize {
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
     }

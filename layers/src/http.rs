@@ -32,6 +32,10 @@ impl<B> HasDeadline for Request<B> {
         let at = self.deadline().map_or(at, |earlier| earlier.min(at));
         self.extensions_mut().insert(RequestDeadline(at));
     }
+
+    fn lift_deadline(&mut self) {
+        self.extensions_mut().remove::<RequestDeadline>();
+    }
 }
 
 impl<B> HasPriority for Request<B> {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod adapt;
+pub mod adaptive;
 mod admission;
 mod backoff;
 pub mod breaker;
@@ -8,9 +9,11 @@ pub mod budget;
 mod builder;
 pub mod class;
 pub mod clock;
+pub mod coalesce;
 pub mod concurrency;
 mod config;
 pub mod deadline;
+pub mod drain;
 pub mod guide;
 mod handle;
 pub mod hedge;
@@ -35,6 +38,7 @@ mod sync;
 pub mod telemetry;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod throttle;
 pub mod timeout;
 mod timer;
 pub mod trace;
@@ -45,15 +49,18 @@ mod window;
 pub use self::adapt::{Respond, RespondFuture, RespondLayer, respond, status};
 pub use self::{
     adapt::{BoxErrors, BoxErrorsFuture, BoxErrorsLayer, box_errors},
+    adaptive::AdaptiveConcurrencyLayer,
     backoff::{Backoff, Jitter},
     breaker::CircuitBreakerLayer,
     budget::{Budget, BudgetSnapshot},
     builder::ServiceBuilderExt,
     class::{ByError, Class, Classified, Classify, ClassifyFn, Downcast, Effect, Fault, classify_fn},
     clock::Instant,
+    coalesce::{CoalesceLayer, SharedError},
     concurrency::ConcurrencyLimitLayer,
     config::ConfigError,
     deadline::DeadlineLayer,
+    drain::{Drain, DrainLayer},
     hedge::HedgeLayer,
     limit::{Limit, LimitFn, limit_fn},
     measure::MetricsLayer,
@@ -62,6 +69,7 @@ pub use self::{
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
     shed::ShedLayer,
+    throttle::ThrottleLayer,
     timeout::TimeoutLayer,
     trace::TraceLayer,
     until::{ByDeadline, NoDeadline, Until},

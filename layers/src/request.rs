@@ -32,6 +32,10 @@ pub trait HasDeadline {
     /// Tells that a layer enforces the deadline from here on, so that a service further in, which would enforce it
     /// otherwise, need not arm a timer of its own. Does nothing by default.
     fn deadline_is_enforced(&mut self) {}
+
+    /// Takes the deadline off: a layer enforces it from here on, and hands inward a request whose answer others wait for as well, some of
+    /// them longer. The caller still ends at the deadline. Does nothing by default: then the answer may fail to come for those others.
+    fn lift_deadline(&mut self) {}
 }
 
 /// How important a request is, the most important first in [`Ord`]'s sense.
@@ -214,6 +218,10 @@ impl<T> HasDeadline for Envelope<T> {
 
     fn shorten_deadline(&mut self, at: Instant) {
         self.deadline = Some(self.deadline.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn lift_deadline(&mut self) {
+        self.deadline = None;
     }
 }
 

@@ -12,6 +12,11 @@ use crate::{clock::Instant, request::HasDeadline};
 pub trait Until<Req> {
     /// The moment after which nobody waits for this request any more, if there is one.
     fn until(&self, request: &Req) -> Option<Instant>;
+
+    /// Takes that moment off the request, for a layer that watches it from here on.
+    fn lift(&self, request: &mut Req) {
+        let _ = request;
+    }
 }
 
 /// Requests wait as long as the layer lets them, whatever they know of a deadline.
@@ -33,5 +38,10 @@ impl<Req: HasDeadline> Until<Req> for ByDeadline {
     #[inline]
     fn until(&self, request: &Req) -> Option<Instant> {
         request.deadline()
+    }
+
+    #[inline]
+    fn lift(&self, request: &mut Req) {
+        request.lift_deadline();
     }
 }

@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use crate::{Class, Classified, Effect, Fault, Rejection, TimeoutScope};
+use crate::{Class, Classified, Effect, Fault, Rejection, SharedError, TimeoutScope};
 
 /// A failure of the service after which nobody knows whether the request was applied.
 pub const AMBIGUOUS: Class = Class::new(Fault::Server, Effect::Unknown);
@@ -52,6 +52,20 @@ impl std::error::Error for Error {
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {
         Self::Refused(rejection)
+    }
+}
+
+impl From<SharedError> for Error {
+    /// The exact original.
+    ///
+    /// # Panics
+    ///
+    /// If the original is none of these, which no layer makes of one.
+    fn from(shared: SharedError) -> Self {
+        match shared.downcast_ref() {
+            Some(original) => Self::clone(original),
+            None => panic!("not an error of the test kit's: {shared}"),
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use palisade::{
-    Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer, TraceLayer, box_errors,
+    AdaptiveConcurrencyLayer, Backoff, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer,
+    DeadlineLayer, Drain, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer,
+    TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -47,6 +48,8 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&RateLimitLayer::per_second(NonZeroU32::MIN).handle());
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN));
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN).handle());
+    all(&AdaptiveConcurrencyLayer::default());
+    all(&AdaptiveConcurrencyLayer::default().handle());
     all(&ShedLayer::default());
     all(&ShedLayer::default().handle());
     all(&ShedLayer::default().layer(Leaf::new([Step::Answer])));
@@ -54,6 +57,10 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&CircuitBreakerLayer::default().handle());
     all(&HedgeLayer::default());
     all(&HedgeLayer::default().handle());
+    all(&coalesce());
+    all(&coalesce().handle());
+    all(&Drain::new());
+    all(&Drain::new().layer());
     all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));
@@ -62,6 +69,9 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&box_errors());
     let mut service = stack.service(Leaf::new([Step::Answer]));
     all(&service);
+    let mut coalesced = coalesce().layer(Leaf::new([Step::Answer]));
+    all(&coalesced);
+    future(&coalesced.call(Request::new(7)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let call = service.ready().await.unwrap().call(Request::new(7));
@@ -109,6 +119,9 @@ keeps_the_contract! {
         .deadline_aware()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
+    an_adaptive_limit_keeps_the_contract: AdaptiveConcurrencyLayer::default();
+    a_small_adaptive_limit_keeps_the_contract:
+        AdaptiveConcurrencyLayer::builder().initial(8).min(8).max(8).build().unwrap();
     shedding_keeps_the_contract: ShedLayer::default();
     shedding_by_the_deadline_keeps_the_contract: ShedLayer::builder().max_wait(LONG).deadline_aware().build().unwrap();
     shedding_before_a_few_places_keeps_the_contract: ServiceBuilder::new()
@@ -122,9 +135,20 @@ keeps_the_contract! {
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
+    a_drain_keeps_the_contract: Drain::new().layer();
     a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();
     a_hedge_keeps_the_contract: HedgeLayer::builder().fixed_delay(SHORT / 2).max_extra_load(1.0).build().unwrap();
+    coalesced_calls_keep_the_contract: coalesce();
+    coalesced_calls_with_deadlines_keep_the_contract: coalesce().deadline_aware();
+    calls_that_could_be_coalesced_and_are_not_keep_the_contract: CoalesceLayer::new(|_: &Request| None::<u32>);
     a_function_keeps_the_contract: from_fn(|request: Request, next: Next<_, u32, Error>| next.run(request));
+}
+
+type Key = fn(&Request) -> Option<u32>;
+
+/// Requests with different answers have different keys.
+fn coalesce() -> CoalesceLayer<Request, u32, Key> {
+    CoalesceLayer::new(|request: &Request| Some(**request))
 }
 
 /// A circuit whose probes each make room for the next: sixteen of them at once.
