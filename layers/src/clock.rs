@@ -239,7 +239,8 @@ mod tests {
     fn a_simulation_sees_the_same_instants_in_each_run() {
         let mut runs = Vec::new();
         for _ in 0..2 {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
             runtime.unwrap().block_on(async {
                 begin_here();
                 tokio::time::advance(Duration::from_millis(7)).await;

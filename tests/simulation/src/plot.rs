@@ -47,9 +47,9 @@ impl Scale {
     fn ticks(self) -> Vec<f64> {
         match self {
             Self::Linear(most) => [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| share * most).to_vec(),
-            Self::Log(least, most) => (0..)
-                .map(|half: i32| least * [1.0, 3.0][half as usize % 2] * 10_f64.powi(half / 2))
-                .take_while(|tick| *tick <= most * 1.01)
+            Self::Log(least, most) => (0..4)
+                .flat_map(|decade| [1.0, 3.0].map(|tick| tick * least * 10_f64.powi(decade)))
+                .filter(|tick| *tick <= most * 1.01)
                 .collect(),
         }
     }
@@ -69,8 +69,8 @@ struct Panel {
 }
 
 /// Draws a scenario's two runs side by side.
-pub fn draw(scenario: &Scenario, without: &Report, with: &Report) -> String {
-    let reports = [thinned(without), thinned(with)];
+pub fn draw(scenario: &Scenario, without: &Report, protected: &Report) -> String {
+    let reports = [thinned(without), thinned(protected)];
     let names = [scenario.without.name, scenario.with.name];
     let columns: Vec<Vec<Panel>> = reports.iter().map(panels).collect();
     let rows = columns.iter().map(Vec::len).max().unwrap_or(0);
@@ -106,7 +106,9 @@ fn thinned(report: &Report) -> Report {
     let by = report.bins.len().div_ceil(POINTS);
     let bins = report.bins.chunks(by).map(|bins| {
         let mut sum = Bin::default();
-        bins.iter().for_each(|bin| sum.add(bin));
+        for bin in bins {
+            sum.add(bin);
+        }
         sum.gauges = bins.last().map(|bin| bin.gauges.clone()).unwrap_or_default();
         sum
     });

@@ -103,7 +103,9 @@ impl Report {
     pub fn between(&self, from: f64, to: f64) -> Bin {
         let index = |time: f64| ((time / self.bin).round() as usize).min(self.bins.len());
         let mut sum = Bin::default();
-        self.bins[index(from)..index(to)].iter().for_each(|bin| sum.add(bin));
+        for bin in &self.bins[index(from)..index(to)] {
+            sum.add(bin);
+        }
         sum
     }
 

@@ -102,12 +102,16 @@ impl fmt::Debug for World {
 pub const BIN: f64 = 0.25;
 
 impl Scenario {
+    /// When the first second of trouble is over, if there are more. What comes then is not due to how things were before.
+    pub const fn settled(&self) -> f64 {
+        (self.trouble.0 + 1.0).min(self.trouble.1 - 1.0)
+    }
+
     /// Lives through it. The same seed gives the same report.
     ///
     /// # Panics
     ///
     /// If the machine gives no runtime.
-    #[allow(clippy::expect_used, reason = "nothing can be simulated without a runtime")]
     pub fn run(&self, variant: Variant, size: Size, seed: u64) -> Report {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

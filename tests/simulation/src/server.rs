@@ -91,12 +91,12 @@ impl Service<Call> for Server {
         let job = Job { key: call.key, deadline, reply };
         let mut state = self.state();
         state.engine.arrive(self.clock.nanos(), job, &mut send);
-        if state.engine.next_end().is_some_and(|next| next < state.alarm) {
-            if let Some(runner) = state.runner.take() {
-                runner.wake();
-            }
-        }
+        let is_sooner = state.engine.next_end().is_some_and(|next| next < state.alarm);
+        let runner = state.runner.take_if(|_| is_sooner);
         drop(state);
+        if let Some(runner) = runner {
+            runner.wake();
+        }
         Answer(answer)
     }
 }

@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// Throttle and budget in each client; shedding over an adaptive limit in front of the server, on its machine.
+///
+/// A client that gives up is noticed by these, as by a server of HTTP, but not by what works on its call already.
 pub fn fleet(world: &mut World) -> Vec<Stack> {
     let server = world.server();
     let limit = AdaptiveConcurrencyLayer::default();
@@ -32,10 +34,14 @@ pub fn fleet(world: &mut World) -> Vec<Stack> {
         .service(server);
     let client = |_| {
         // What a thousand reserves of one per second add up to would be too much for this server.
-        let budget = Budget::builder().reserve_per_second(0.02).burst(2).build().expect("valid");
+        let budget = Budget::builder().reserve_per_second(0.02).burst(2).build().expect("settings in range");
         // By priority: the server refuses the least important first, which tells nothing about the others.
         let by_priority = |call: &Call| call.priority;
-        let throttle = ThrottleLayer::builder().build_keyed(4, by_priority).expect("valid");
+        // One pass per second, priority and client would be more than this server can do.
+        let throttle = ThrottleLayer::builder()
+            .min_passes_per_second(0.05)
+            .build_keyed(4, by_priority)
+            .expect("settings in range");
         ServiceBuilder::new()
             .layer(DeadlineLayer::new(PATIENCE))
             .layer(RetryLayer::within(&budget))

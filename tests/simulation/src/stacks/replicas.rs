@@ -31,17 +31,16 @@ use crate::{
 /// The less busy of two replicas with room, below retry and hedge.
 pub fn balanced(world: &mut World) -> Vec<Stack> {
     let budget = Budget::default();
-    let replicas: Vec<_> = world
-        .servers
-        .iter()
-        .map(|server| {
-            let replica = ServiceBuilder::new()
-                .layer(AdaptiveConcurrencyLayer::default())
-                .layer(TimeoutLayer::new(ATTEMPT))
-                .service(server.clone());
-            PendingRequests::new(replica, CompleteOnResponse::default())
-        })
-        .collect();
+    let limits: Vec<_> = world.servers.iter().map(|_| AdaptiveConcurrencyLayer::default()).collect();
+    let replica = |(server, limit): (&Server, &AdaptiveConcurrencyLayer)| {
+        let layers = ServiceBuilder::new().layer(limit.clone()).layer(TimeoutLayer::new(ATTEMPT));
+        PendingRequests::new(layers.service(server.clone()), CompleteOnResponse::default())
+    };
+    let replicas: Vec<_> = world.servers.iter().zip(&limits).map(replica).collect();
+    for (limit, name) in limits.iter().zip(["limit of a sound one", "limit of the sick one"]) {
+        let handle = limit.handle();
+        world.gauge(name, move || f64::from(handle.snapshot().limit));
+    }
     let choice = Seeded(fastrand::Rng::with_seed(world.seed));
     let balance = Balance::from_rng(ServiceList::new::<Call>(replicas), choice);
     let stack = ServiceBuilder::new()

@@ -47,7 +47,7 @@ fn to_refuse_costs_work() {
 
 #[test]
 fn readers_of_one_key_wait_for_each_other_and_hold_a_worker_meanwhile() {
-    let [answered, ..] = offer(Settings { serial_keys: true, ..Settings::of(10) }, 300.0);
+    let [answered, ..] = offer(Settings { serial_keys: true, refusal: 0.0, ..Settings::of(10) }, 300.0);
     assert!((450..=550).contains(&answered), "{answered}");
 }
 
@@ -91,8 +91,8 @@ fn the_same_seed_gives_the_same_figures_and_another_seed_others() {
 #[test]
 fn a_plot_can_stand_in_documentation() {
     let scenario = five_times::SCENARIO;
-    let with = scenario.run(scenario.with, Size::Small, 1);
-    let svg = plot::draw(&scenario, &with, &with);
+    let report = scenario.run(scenario.with, Size::Small, 1);
+    let svg = plot::draw(&scenario, &report, &report);
     assert!(svg.len() < 60_000, "{} bytes", svg.len());
     assert!(svg.lines().all(|line| !line.trim().is_empty()));
     assert!(!svg.contains("NaN") && !svg.contains("inf"));
