@@ -202,9 +202,11 @@ fn draw_panel(svg: &mut String, panel: &Panel, (left, top): (f64, f64), scenario
         line(
             svg,
             format_args!(
-                "<path d=\"M{left:.0} {height:.0}h{PANEL_WIDTH}\" stroke=\"#dcdcda\"/><text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{tick}</text>",
+                "<path d=\"M{left:.0} {height:.0}h{PANEL_WIDTH}\" stroke=\"#dcdcda\"/>\n\
+                 <text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text>",
                 left - 5.0,
-                height + 4.0
+                height + 4.0,
+                (tick * 100.0).round() / 100.0
             ),
         );
     }

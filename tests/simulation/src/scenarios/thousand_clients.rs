@@ -14,7 +14,8 @@ pub const BACK_WITHIN: f64 = 5.0;
 /// Goodput during the flood as a share of what the server can do at best: some of it goes into refusing.
 pub const GOODPUT: f64 = 0.85;
 
-/// The share of critical calls that are answered in time during the flood.
+/// The share of critical calls that are answered in time, from the second second of the flood on: in the first, the throttles hear
+/// what is refused, and the limit finds its place.
 pub const CRITICAL: f64 = 0.99;
 
 /// What is left of the goodput without the layers.
