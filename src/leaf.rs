@@ -78,9 +78,11 @@ impl Work {
 /// Carries out a request, once.
 pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
     let bound = match request.deadline() {
-        None => {
-            Bound { scope: TimeoutScope::Attempt, limit: shared.limits.of(request.kind()), is_ours: true }
-        }
+        None => Bound {
+            scope: TimeoutScope::Attempt,
+            limit: shared.limits.of(request.kind()),
+            is_ours: !request.is_deadline_enforced(),
+        },
         // Who gives a call more time than is usual means it.
         Some(deadline) => Bound {
             scope: TimeoutScope::Total,

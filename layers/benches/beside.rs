@@ -67,3 +67,27 @@ where
     #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
     bars.at_most(&format!("{name}_allocations"), allocations(&mut || call(&mut ours)) as f64, 0.0);
 }
+
+/// Compares a layer with a peer's over both leaves.
+macro_rules! beside {
+    ($bars:expr, $name:literal, $ours:expr, $peer:literal, $theirs:expr, $ready:expr, $pending:expr) => {{
+        let (ours, theirs) = (&$ours, &$theirs);
+        compare(
+            $bars,
+            concat!($name, "_ready"),
+            $peer,
+            $ready,
+            ours.layer(ReadyLeaf),
+            theirs.layer(ReadyLeaf),
+        );
+        compare(
+            $bars,
+            concat!($name, "_pending_once"),
+            $peer,
+            $pending,
+            ours.layer(PendingOnceLeaf),
+            theirs.layer(PendingOnceLeaf),
+        );
+    }};
+}
+pub(crate) use beside;

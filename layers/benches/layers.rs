@@ -8,6 +8,7 @@
 mod beside;
 mod harness;
 mod leaf;
+mod overload;
 mod singles;
 mod stacks;
 mod threads;
@@ -20,6 +21,7 @@ fn main() {
     let _context = runtime.enter();
     let mut bars = Bars::new();
     singles::run(&mut bars);
+    overload::run(&mut bars);
     stacks::run(&mut bars);
     threads::run(&mut bars);
     bars.end();

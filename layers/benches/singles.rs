@@ -3,40 +3,18 @@
 use std::{pin::pin, time::Duration};
 
 use palisade::{
-    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TraceLayer, breaker::Mode,
+    Backoff, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
+    MetricsLayer, RateLimitLayer, Rejection, RetryLayer, SharedError, TimeoutLayer, TraceLayer,
+    breaker::Mode,
 };
-use tower::{Layer, ServiceBuilder};
-use tower_resilience::{bulkhead, circuitbreaker, hedge, ratelimiter, retry, timelimiter};
+use tower::{Layer, ServiceBuilder, util::MapErrLayer};
+use tower_resilience::{bulkhead, circuitbreaker, coalesce, hedge, ratelimiter, retry, timelimiter};
 
 use crate::{
-    beside::{LIMIT, MANY, PLACES, TowerPolicy, compare},
+    beside::{LIMIT, MANY, PLACES, TowerPolicy, beside, compare},
     harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
     leaf::{PendingOnceLeaf, ReadyLeaf, Request, refused},
 };
-
-/// Compares a layer with a peer's over both leaves.
-macro_rules! beside {
-    ($bars:expr, $name:literal, $ours:expr, $peer:literal, $theirs:expr, $ready:expr, $pending:expr) => {{
-        let (ours, theirs) = (&$ours, &$theirs);
-        compare(
-            $bars,
-            concat!($name, "_ready"),
-            $peer,
-            $ready,
-            ours.layer(ReadyLeaf),
-            theirs.layer(ReadyLeaf),
-        );
-        compare(
-            $bars,
-            concat!($name, "_pending_once"),
-            $peer,
-            $pending,
-            ours.layer(PendingOnceLeaf),
-            theirs.layer(PendingOnceLeaf),
-        );
-    }};
-}
 
 pub(crate) fn run(bars: &mut Bars) {
     let timeout = TimeoutLayer::new(LIMIT);
@@ -78,6 +56,41 @@ pub(crate) fn run(bars: &mut Bars) {
     beside!(bars, "hedge", HedgeLayer::default(), "tower_resilience", theirs, 1.0, 1.0);
     let fixed = HedgeLayer::builder().fixed_delay(Duration::from_millis(100)).build().expect("a layer");
     beside!(bars, "hedge_armed", fixed, "tower_resilience", theirs, 1.0, 1.0);
+
+    coalesced(bars);
+}
+
+/// A call that leads alone.
+fn coalesced(bars: &mut Bars) {
+    let shareable = MapErrLayer::new(Shareable);
+    let ours = (CoalesceLayer::new(|request: &Request| Some(**request)), shareable.clone());
+    let theirs = (coalesce::CoalesceLayer::new(|request: &Request| **request), shareable);
+    // A call that is pending arms a timer, as every wait has an end here, and the peer's has none.
+    beside!(bars, "coalesce", ours, "tower_resilience", theirs, 1.0, 1.2);
+}
+
+/// An error of which each caller can have one.
+#[derive(Clone, Debug)]
+struct Shareable(Rejection);
+
+impl std::fmt::Display for Shareable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Shareable {}
+
+impl From<Rejection> for Shareable {
+    fn from(rejection: Rejection) -> Self {
+        Self(rejection)
+    }
+}
+
+impl From<SharedError> for Shareable {
+    fn from(shared: SharedError) -> Self {
+        shared.downcast_ref().cloned().unwrap_or(Self(Rejection::Closed))
+    }
 }
 
 fn window_of(calls: u32) -> CircuitBreakerLayer {

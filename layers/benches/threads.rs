@@ -10,8 +10,8 @@ use std::{
 };
 
 use palisade::{
-    CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer, RateLimitLayer,
-    RetryLayer, TimeoutLayer,
+    CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain, HedgeLayer, MetricsLayer,
+    RateLimitLayer, RetryLayer, TimeoutLayer,
 };
 use tower::{Layer, Service};
 use tower_resilience::circuitbreaker;
@@ -81,6 +81,7 @@ fn each_layer() {
         };
     }
     one_and_two! {
+        "drain": Drain::new().layer();
         "deadline": DeadlineLayer::new(LIMIT);
         "metrics": MetricsLayer::default();
         "rate": RateLimitLayer::per_second(MANY);

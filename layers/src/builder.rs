@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
-    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain,
-    DrainLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer,
-    TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer,
+    DeadlineLayer, Drain, DrainLayer, HedgeLayer, MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer,
+    ThrottleLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {
@@ -33,6 +33,7 @@ mod sealed {
 ///     .deadline(Duration::from_secs(2))
 ///     .rate_limit_per_second(5_000.try_into()?)
 ///     .bulkhead(256.try_into()?)
+///     .coalesced(|request: &Envelope<u32>| Some(**request))
 ///     .retry_within(&budget)
 ///     .hedge_within(&budget)
 ///     .circuit_breaker()
@@ -79,9 +80,15 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Finds by itself how many calls may be in flight: an [`AdaptiveConcurrencyLayer`], which is not ready while there are as many. Place
     /// something that sheds load right outside.
     fn adaptive_concurrency(self) -> ServiceBuilder<Stack<AdaptiveConcurrencyLayer, L>>;
+
     /// Lets calls wait by priority before what follows, and refuses the least important first: a [`ShedLayer`]. What follows has to be
     /// something that is not always ready, such as tower's `concurrency_limit`.
     fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>>;
+
+    /// Calls for which `key` tells the same share an answer: a [`CoalesceLayer`]. For reads; `None` is for what is not to be shared.
+    fn coalesced<Req, K, F>(self, key: F) -> ServiceBuilder<Stack<CoalesceLayer<Req, K, F>, L>>
+    where
+        F: Fn(&Req) -> Option<K>;
 
     /// Counts and times calls under this name: a [`MetricsLayer`].
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>>;
@@ -139,6 +146,13 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn shed_by_priority(self) -> ServiceBuilder<Stack<ShedLayer, L>> {
         self.layer(ShedLayer::default())
+    }
+
+    fn coalesced<Req, K, F>(self, key: F) -> ServiceBuilder<Stack<CoalesceLayer<Req, K, F>, L>>
+    where
+        F: Fn(&Req) -> Option<K>,
+    {
+        self.layer(CoalesceLayer::new(key))
     }
 
     fn measured(self, name: &'static str) -> ServiceBuilder<Stack<MetricsLayer, L>> {

@@ -8,7 +8,7 @@ mod tests;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
-use palisade::{Class, Classified, ConfigError, Effect, Fault, Idempotence, Rejection};
+use palisade::{Class, Classified, ConfigError, Effect, Fault, Idempotence, Rejection, SharedError};
 use scylla::errors::{ExecutionError, NewSessionError, PrepareError, SerializationError};
 use tower::BoxError;
 
@@ -43,6 +43,8 @@ enum Cause {
     Contradiction(Contradiction),
     Other(BoxError),
     Message(String),
+    // Holds an `Error`.
+    Shared(SharedError),
 }
 
 impl Error {
@@ -96,6 +98,10 @@ impl Error {
         Self(Box::new(Inner { kind, class, cause, ledger: None }))
     }
 
+    fn of_other(error: BoxError) -> Self {
+        Self::new(row_of(&*error), Cause::Other(error))
+    }
+
     /// The caller asked for what cannot be. Nothing was sent.
     pub(crate) fn caller(kind: ErrorKind, message: impl Into<String>) -> Self {
         let class = Class::new(Fault::Caller, Effect::NotApplied);
@@ -126,6 +132,14 @@ impl Error {
         Self::new((ErrorKind::Connect, class), Cause::Message(message.into()))
     }
 
+    /// What caused it, also where it is shared.
+    fn cause(&self) -> &Cause {
+        match &self.0.cause {
+            Cause::Shared(shared) => shared.downcast_ref::<Self>().map_or(&self.0.cause, Self::cause),
+            cause => cause,
+        }
+    }
+
     /// Whether the statement has to be prepared and bound anew, because the server knows it by another id now.
     pub(crate) fn is_stale_statement(&self) -> bool {
         self.kind() == ErrorKind::StaleStatement
@@ -140,7 +154,7 @@ impl Classified for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.cause {
+        match self.cause() {
             Cause::Execution(error) => error.fmt(f),
             Cause::Prepare(error) => write!(f, "the statement could not be prepared: {error}"),
             Cause::Connect(_, message) | Cause::Message(message) => f.write_str(message),
@@ -149,6 +163,7 @@ impl fmt::Display for Error {
             Cause::Config(error) => write!(f, "invalid configuration: {error}"),
             Cause::Contradiction(error) => error.fmt(f),
             Cause::Other(error) => error.fmt(f),
+            Cause::Shared(error) => error.fmt(f),
         }?;
         match &self.0.ledger {
             Some(ledger) if !ledger.is_empty() => write!(f, " ({ledger})"),
@@ -169,7 +184,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match &self.0.cause {
+        match self.cause() {
             Cause::Execution(error) => Some(error),
             Cause::Prepare(error) => Some(error),
             Cause::Connect(error, _) => Some(error),
@@ -178,6 +193,7 @@ impl StdError for Error {
             Cause::Config(error) => Some(error),
             Cause::Contradiction(error) => Some(error),
             Cause::Other(error) => Some(&**error),
+            Cause::Shared(error) => Some(error),
             Cause::Message(_) => None,
         }
     }
@@ -226,16 +242,28 @@ impl From<Contradiction> for Error {
     }
 }
 
+/// The same error as the original in every respect: its kind, its meaning, its sources, and the attempts that are attached to it.
+impl From<SharedError> for Error {
+    fn from(shared: SharedError) -> Self {
+        let Some(original) = shared.downcast_ref::<Self>() else {
+            return Self::of_other(Box::new(shared));
+        };
+        let Inner { kind, class, ref ledger, .. } = *original.0;
+        let ledger = ledger.clone();
+        Self(Box::new(Inner { kind, class, cause: Cause::Shared(shared), ledger }))
+    }
+}
+
 impl From<BoxError> for Error {
     /// Takes the error that is in the box. Where that is not ours, but one of ours or a refusal is found among its
     /// sources, the result means what that means; anything else is of kind [`Other`](ErrorKind::Other).
     fn from(boxed: BoxError) -> Self {
         match boxed.downcast::<Self>() {
             Ok(error) => *error,
-            Err(boxed) => {
-                let row = row_of(&*boxed);
-                Self::new(row, Cause::Other(boxed))
-            }
+            Err(boxed) => match boxed.downcast::<SharedError>() {
+                Ok(shared) => (*shared).into(),
+                Err(boxed) => Self::of_other(boxed),
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade::{Class, Classified, Effect, Fault, Idempotence, Rejection, TimeoutScope};
+use palisade::{Class, Classified, Effect, Fault, Idempotence, Rejection, SharedError, TimeoutScope};
 use scylla::{
     errors::{
         BadQuery, ConnectionPoolError, DbError, ExecutionError, OperationType, PrepareError,
@@ -332,6 +332,26 @@ fn an_error_of_ours_comes_out_of_a_box_as_it_went_in() {
     assert_eq!(out.kind(), ErrorKind::Overloaded);
     assert!(out.attempts().is_some());
     assert!(std::error::Error::source(&out).unwrap().is::<ExecutionError>());
+}
+
+#[test]
+fn an_error_that_several_callers_share_is_the_same_for_each() {
+    let ledger = Arc::default();
+    let original = of_server(DbError::Overloaded).with_attempts(&ledger);
+    let (text, class) = (original.to_string(), original.class());
+    let shared = SharedError::new(original);
+    let again = SharedError::new(Error::from(shared.clone()));
+    let boxed: BoxError = shared.clone().into();
+    for error in [Error::from(shared), Error::from(again), Error::from(boxed)] {
+        assert_eq!((error.kind(), error.class(), error.to_string()), (Kind::Overloaded, class, text.clone()));
+        assert!(error.attempts().is_some());
+        assert!(std::error::Error::source(&error).unwrap().is::<ExecutionError>());
+    }
+    let refused = Error::from(SharedError::new(Rejection::Draining));
+    assert_eq!(
+        (refused.kind(), refused.class(), refused.rejection()),
+        (Kind::Refused, Rejection::Draining.class(), Some(Rejection::Draining))
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub struct Request {
     ledger: Arc<Ledger>,
     // Whether it is a later step of an operation that has entered the stack already.
     is_step: bool,
-    // Whether a layer watches the deadline.
+    // Whether a layer watches the deadline, or has lifted it and watches in its place.
     is_deadline_enforced: bool,
     // Whether the driver's statement carries what this request asks for.
     is_settled: bool,
@@ -313,6 +313,14 @@ impl HasDeadline for Request {
     fn deadline_is_enforced(&mut self) {
         self.is_deadline_enforced = true;
     }
+
+    /// Whoever lifts it watches: the leaf, which sets the usual limit to a request without a deadline, leaves that to the layer, as a
+    /// caller's deadline may be later than usual.
+    fn lift_deadline(&mut self) {
+        if self.deadline.take().is_some() {
+            self.is_deadline_enforced = true;
+        }
+    }
 }
 
 impl HasPriority for Request {
@@ -349,5 +357,26 @@ impl fmt::Debug for Request {
             .field("deadline", &self.deadline)
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The leaf sets its own limit where nobody watches, and only there.
+    #[test]
+    fn whoever_lifts_a_deadline_watches_until_there_is_another() {
+        let mut request = Request::text("SELECT a FROM k.t");
+        request.lift_deadline();
+        assert!(!request.is_deadline_enforced(), "there was none to lift");
+
+        let at = Instant::now() + Duration::from_secs(60);
+        request.shorten_deadline(at);
+        request.lift_deadline();
+        assert_eq!((request.deadline(), request.is_deadline_enforced()), (None, true));
+
+        request.shorten_deadline(at);
+        assert_eq!((request.deadline(), request.is_deadline_enforced()), (Some(at), false));
     }
 }

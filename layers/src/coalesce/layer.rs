@@ -257,7 +257,7 @@ impl<Req, K, F, D> CoalesceBuilder<Req, K, F, D> {
     }
 
     /// The most flights at once, from 1 to 1,000,000; by service. Default 10,000. Calls beyond go through by themselves. The flights
-    /// are kept in up to 32 parts by key, so that the first part may be full when there are some tenths fewer.
+    /// are kept in up to 32 parts by key, of which one may be full while a quarter of all places are free.
     pub fn max_flights(mut self, flights: usize) -> Self {
         self.max_flights = flights;
         self

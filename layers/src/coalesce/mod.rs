@@ -51,7 +51,7 @@
 //! - Dropping the response future: see above. The last one who waits drops the inner future with its own, at once.
 //!
 //! A leader that is kept and never polled again holds up those who follow it until their own limits. Drop it, or poll it; and do not wait for
-//! a call while you hold another of the same key unpolled.
+//! a call while you hold another of the same key unpolled. A call that, further in, comes to ask for its own key waits for itself.
 //!
 //! # How old an answer can be
 //!

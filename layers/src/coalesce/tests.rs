@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    task::{Poll, Wake, Waker},
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -44,27 +44,30 @@ fn abandon(flights: &Numbers, flight: Flight, own: Option<&Followers<u32, u32>>)
     flights.offer(flight, own, Some(0));
 }
 
-/// As a follower does that gives up.
-fn depart(flights: &Numbers, flight: Flight, seat: &Seat<u32, u32>) {
-    let mut departed = seat.followers.depart(seat.slot);
-    if let Some(call) = departed.call.take() {
-        flights.offer(flight, Some(&seat.followers), Some(call));
-    }
-    if departed.vacant {
-        flights.offer(flight, Some(&seat.followers), None);
-    }
-    if let Some(task) = departed.task.take() {
-        task.wake();
-    }
-}
-
 #[cfg(not(palisade_loom))]
 mod alone {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        task::Wake,
+    };
 
     use proptest::{prelude::*, sample::Index};
 
     use super::*;
+
+    /// As a follower does that gives up.
+    fn depart(flights: &Numbers, flight: Flight, seat: &Seat<u32, u32>) {
+        let mut departed = seat.followers.depart(seat.slot);
+        if let Some(call) = departed.call.take() {
+            flights.offer(flight, Some(&seat.followers), Some(call));
+        }
+        if departed.vacant {
+            flights.offer(flight, Some(&seat.followers), None);
+        }
+        if let Some(task) = departed.task.take() {
+            task.wake();
+        }
+    }
 
     #[derive(Default)]
     struct Wakes(AtomicUsize);
@@ -557,7 +560,7 @@ mod models {
             }
         }
 
-        /// As [`depart`], with the count of calls.
+        /// As a follower does that gives up.
         fn depart(&self, flight: Flight, seat: &Seat<u32, u32>) {
             let mut departed = seat.followers.depart(seat.slot);
             if let Some(call) = departed.call.take() {

@@ -54,8 +54,8 @@ impl Drain {
     }
 
     /// Begins the drain when it is first polled, and ends when nothing is in flight any more, or the timeout has passed
-    /// since the drain began. Whoever waits for it, how many do, and when they ask, they all get the same answer; and
-    /// to drop the future changes nothing.
+    /// since the drain began. However many wait for it, and whenever they ask, they get the same answer; and to drop the future
+    /// changes nothing. To wait takes a tokio runtime with time enabled.
     pub fn finish(&self) -> Finish {
         Finish::new(self, None)
     }
@@ -72,7 +72,7 @@ impl Drain {
 
     /// Ends when new calls are refused: when the drain begins, or after the grace, where there is one.
     ///
-    /// The grace is over when somebody looks: a call, this future, that of [`finish`](Self::finish).
+    /// The grace is over when somebody looks: a call, this future, that of [`finish`](Self::finish), a [`snapshot`](Self::snapshot).
     pub fn refusing(&self) -> Refusing {
         Refusing::new(self)
     }
@@ -107,10 +107,10 @@ impl Drain {
 
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shared = self.0.value();
         f.debug_struct("Drain")
-            .field("name", &shared.name)
-            .field("now", &shared.snapshot())
+            .field("name", &self.0.value().name)
+            .field("draining", &self.is_draining())
+            .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
 }
@@ -248,8 +248,10 @@ impl Shared {
             self.draining.set(1.0);
             tracing::info!(layer = self.name, in_flight = self.core.in_flight(), "draining");
         }
-        // Also by those who come second: the first may still be at it.
-        self.close_if_due(now);
+        // Also by those who come second: the first may still be at it. And not by the clock, which they may have read before it.
+        if self.grace.is_zero() && !self.core.is_closed() {
+            self.tell_the_end(self.core.close(now));
+        }
     }
 
     /// Lets one in who was not let in at once.

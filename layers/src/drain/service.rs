@@ -29,7 +29,7 @@ impl<S> Drained<S> {
         if !watcher.watch(cx.waker(), Moment::Closed) {
             return Poll::Pending;
         }
-        self.inner = None;
+        (self.inner, self.watcher) = (None, None);
         Poll::Ready(Ok(()))
     }
 }

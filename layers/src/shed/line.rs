@@ -103,19 +103,16 @@ impl Lines {
     pub(super) fn push(&mut self, waiter: Waiter) -> Place {
         let list = &mut self.lists[waiter.level];
         let previous = list.last;
-        let (index, number) = match self.slots.get_mut(self.free as usize) {
-            Some(slot) => {
-                let index = self.free;
-                self.free = slot.next;
-                *slot = Slot { number: slot.number, previous, next: NONE, waiter: Some(waiter) };
-                (index, slot.number)
-            }
-            None => {
-                // As many as wait, and there is a limit to that.
-                let index = u32::try_from(self.slots.len()).unwrap_or(NONE);
-                self.slots.push(Slot { number: 0, previous, next: NONE, waiter: Some(waiter) });
-                (index, 0)
-            }
+        let (index, number) = if let Some(slot) = self.slots.get_mut(self.free as usize) {
+            let index = self.free;
+            self.free = slot.next;
+            *slot = Slot { number: slot.number, previous, next: NONE, waiter: Some(waiter) };
+            (index, slot.number)
+        } else {
+            // As many as wait, and there is a limit to that.
+            let index = u32::try_from(self.slots.len()).unwrap_or(NONE);
+            self.slots.push(Slot { number: 0, previous, next: NONE, waiter: Some(waiter) });
+            (index, 0)
         };
         list.last = index;
         list.len += 1;
@@ -148,7 +145,7 @@ impl Lines {
     }
 
     /// How much memory the lines take up, in places.
-    #[cfg(test)]
+    #[cfg(all(test, not(palisade_loom)))]
     pub(super) const fn places(&self) -> usize {
         self.slots.len()
     }

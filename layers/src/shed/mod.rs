@@ -31,8 +31,8 @@
 //!
 //! # What it does
 //!
-//! - As long as the service below is ready and nobody waits, a call goes through at once: that costs one look at an atomic. Else it
-//!   waits in line. The most important go first, and of the same priority those who came first.
+//! - As long as the service below is ready and nobody waits, a call goes through at once: that costs two looks at an atomic. Else it
+//!   waits in line, from its first poll on. The most important go first, and of the same priority those who came first.
 //! - One of those in line, the head, asks the service below. When it is served or has gone, the next one is the head, and is woken;
 //!   nobody else is. Who is the head stays it: something more important that comes meanwhile is next after it.
 //! - A priority is *overloaded* when somebody of it, or of a higher one, has been waiting for longer than `target` at every moment of the
@@ -52,8 +52,9 @@
 //! - Readiness: always ready, unless the service below is broken for good; a call waits inside its future. While others wait, the
 //!   service below is not even asked. A call that waits holds no place there.
 //! - Dropping the response future drops the inner one, or gives up the place in line. If it was the head, the next one is woken.
-//! - A future that is in line and is never polled again, nor dropped, holds up the others for its own wait and the target at most. A
-//!   place that the service below has set aside for it stays so, as with any call that is under way and not polled.
+//! - A head that is never polled again, nor dropped, holds up the others for its own wait and the target; where it became the head after
+//!   they had looked for the last time, until the next call comes, or the first of their own waits is over. A place that the service below
+//!   has set aside for it stays so, as with any call that is under way and not polled.
 //! - A clock that stands still ends no wait, and sees no overload; calls are still served, and `max_waiting` still bounds them. After a
 //!   leap, those in line are taken to have waited for so long.
 //!
@@ -87,9 +88,9 @@
 //!
 //! # Sources
 //!
-//! The wait as the sign of overload, and the interval, are those of CoDel (Nichols and Jacobson, *Controlling Queue Delay*, ACM Queue
+//! The wait as the sign of overload, and the interval, are those of `CoDel` (Nichols and Jacobson, *Controlling Queue Delay*, ACM Queue
 //! 2012), in the form for servers, with the newest first, of Maurer's *Fail at Scale* (ACM Queue 2015). Refusing by priority what a wait of
-//! milliseconds shows to be too much is from DAGOR (Zhou et al., *Overload Control for Scaling WeChat Microservices*, 2018).
+//! milliseconds shows to be too much is from DAGOR (Zhou et al., *Overload Control for Scaling `WeChat` Microservices*, 2018).
 //!
 //! With five times the calls that a service of ten places and 5 ms can do, a tenth of them critical and half of normal priority, all critical ones
 //! are served, after 2 ms in the middle and 4 ms at the 99th percentile. Normal ones that are served have waited for less than a

@@ -76,11 +76,7 @@ impl Overload {
     pub(super) fn served(&mut self, now: Instant, rules: &Rules) {
         if let Some(last) = self.last_served.replace(now) {
             let gap = now.saturating_duration_since(last).min(rules.max_wait);
-            self.gap = Some(match self.gap {
-                Some(mean) if gap > mean => mean + (gap - mean) / MEMORY,
-                Some(mean) => mean - (mean - gap) / MEMORY,
-                None => gap,
-            });
+            self.gap = Some(self.gap.map_or(gap, |mean| (mean * (MEMORY - 1) + gap) / MEMORY));
         }
     }
 

@@ -80,18 +80,19 @@ impl Shared {
         Rejection::timed_out(TimeoutScope::Queue, until.saturating_duration_since(began))
     }
 
-    /// Does what could not be done under the lock.
+    /// Does what could not be done under the lock. Those who are to go on come first.
     pub(super) fn settle(&self, after: After) {
-        if after.longer != 0 {
-            self.waiting.add(f64::from(after.longer));
+        let After { longer, threshold_moved, overloaded, .. } = after;
+        after.wake();
+        if longer != 0 {
+            self.waiting.add(f64::from(longer));
         }
-        if after.threshold_moved {
+        if threshold_moved {
             self.tell_threshold();
         }
-        if let Some((before, now)) = after.overloaded {
+        if let Some((before, now)) = overloaded {
             self.tell_overload(before, now);
         }
-        after.wake();
     }
 
     /// Two may tell at once, the later one first. So whoever has told looks again.

@@ -61,6 +61,7 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&coalesce().handle());
     all(&Drain::new());
     all(&Drain::new().layer());
+    all(&Drain::new().guard().unwrap());
     all(&TraceLayer::call());
     all(&DeadlineLayer::new(LONG));
     all(&TimeoutLayer::new(LONG));

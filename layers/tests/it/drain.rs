@@ -1,8 +1,9 @@
 use std::{
+    fmt::{self, Write},
     future::pending,
     pin::pin,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
@@ -16,10 +17,12 @@ use palisade::{
     DeadlineLayer, Drain, Instant, Rejection, ServiceBuilderExt, box_errors,
     drain::{DrainReport, Phase},
     respond,
-    testkit::{Error, Gate, Gated, Leaf, Request, Step, Wakes, poll_once, settle},
+    testkit::{Error, Gate, Gated, Leaf, Request, Step, Wakes, poll_once, run_paused, settle},
 };
 use tokio::time::{advance, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::recorded::Recorded;
 
@@ -321,10 +324,10 @@ async fn the_first_call_after_the_grace_ends_it() {
     let drain = Drain::builder().grace(SECOND).build().unwrap();
     let service = drain.layer().layer(Leaf::new([Step::Answer]));
     drain.start();
-    advance(SECOND - Duration::from_millis(1)).await;
+    advance(SECOND * 999 / 1_000).await;
     drain.start();
     assert_eq!(service.clone().oneshot(Request::new(1)).await, Ok(1));
-    advance(Duration::from_millis(1)).await;
+    advance(SECOND / 1_000).await;
     assert_eq!(service.oneshot(Request::new(1)).await, draining());
     assert_eq!(drain.snapshot().phase, Phase::Finished);
 }
@@ -431,6 +434,61 @@ fn a_drain_is_seen_in_the_metrics() {
     assert_eq!(seen.count("palisade_drain_refused_total", &[("layer", "process")]), 2);
 }
 
+/// The levels and texts of events.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Events {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                write!(self.0, " {}={value:?}", field.name()).unwrap();
+            }
+        }
+        let mut text = Text(event.metadata().level().to_string());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+}
+
+#[test]
+fn its_beginning_its_end_and_a_timeout_are_events_once_each() {
+    let events = Events::default();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(events.clone()), || {
+        run_paused(async {
+            let drain = Drain::builder().named("process").timeout(SECOND).build().unwrap();
+            let guard = drain.guard();
+            drain.start();
+            let (first, second) = tokio::join!(drain.finish(), drain.finish());
+            assert!(!first.finished && first == second);
+            drop(guard);
+            assert!(drain.guard().is_none() && drain.finish().await.finished);
+        });
+    });
+    let (events, wanted) = (events.0.lock().unwrap(), ["INFO", "WARN", "INFO", "DEBUG"]);
+    assert_eq!(events.len(), wanted.len(), "{events:?}");
+    assert!(events.iter().zip(wanted).all(|(event, level)| event.starts_with(level)), "{events:?}");
+    assert!(events[0].contains("in_flight=1") && events[1].contains("in_flight=1"), "{events:?}");
+}
+
+/// Whoever comes second to start it may find the first one at it.
+#[test]
+fn threads_that_start_it_together_each_find_it_closed_afterwards() {
+    for _ in 0..500 {
+        let (drain, barrier) = (Drain::new(), Barrier::new(4));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    drain.start();
+                    assert!(drain.guard().is_none());
+                });
+            }
+        });
+    }
+}
+
 /// Calls on eight threads while another one drains. What was let in is over when the end is told, and nothing comes after.
 #[test]
 fn threads_that_call_while_it_begins_are_waited_for_or_refused() {
@@ -439,7 +497,7 @@ fn threads_that_call_while_it_begins_are_waited_for_or_refused() {
         let grace = Duration::from_micros(200 * (round % 3));
         let drain = Drain::builder().grace(grace).build().unwrap();
         let (barrier, over) = (Barrier::new(THREADS + 1), Arc::new(AtomicBool::new(false)));
-        let (inside, served) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
+        let inside = Arc::new(AtomicU64::new(0));
         let leaf = {
             let (inside, over) = (Arc::clone(&inside), Arc::clone(&over));
             service_fn(move |(): ()| {
@@ -463,7 +521,6 @@ fn threads_that_call_while_it_begins_are_waited_for_or_refused() {
                         if outcome.is_err() {
                             break;
                         }
-                        served.fetch_add(1, SeqCst);
                     }
                     assert!(drain.guard().is_none());
                 });
@@ -481,6 +538,9 @@ fn threads_that_call_while_it_begins_are_waited_for_or_refused() {
 
 #[test]
 fn a_call_allocates_nothing_and_its_future_is_small() {
+    fn size<S: Service<Request, Future: Send + 'static>>(_: &S) -> usize {
+        size_of::<S::Future>()
+    }
     let drain = Drain::new();
     let mut service = drain.layer().layer(service_fn(|(): ()| std::future::ready(Ok::<_, Error>(()))));
     let mut call = || {
@@ -490,9 +550,6 @@ fn a_call_allocates_nothing_and_its_future_is_small() {
     };
     call();
     assert_eq!(allocation_counter::measure(call).count_total, 0);
-    fn size<S: Service<Request, Future: Send + 'static>>(_: &S) -> usize {
-        size_of::<S::Future>()
-    }
     let service = drain.layer().layer(Leaf::new([Step::Answer]));
     assert!(size(&service) <= 16 + 16, "{} bytes", size(&service));
 }

@@ -556,6 +556,15 @@ fn who_need_not_wait_allocates_nothing() {
     assert_eq!(counted.count_total, 0);
 }
 
+/// Counts who is inside, also where a call is dropped.
+struct Leave(Arc<AtomicU32>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_lose_no_wake_up_and_leave_nobody_in_line() {
     let inside = Arc::new(AtomicU32::new(0));
@@ -565,8 +574,8 @@ async fn threads_lose_no_wake_up_and_leave_nobody_in_line() {
         let inside = Arc::clone(&counted);
         async move {
             assert!(inside.fetch_add(1, SeqCst) < 3, "more than there are places");
+            let _leave = Leave(inside);
             tokio::task::yield_now().await;
-            inside.fetch_sub(1, SeqCst);
             Ok::<_, Error>(0)
         }
     });

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     sync::{
         Arc,
@@ -518,11 +520,7 @@ impl Model {
     fn serve(&mut self, id: usize, now: Instant, served: bool) {
         if served && let Some(last) = self.last_served.replace(now) {
             let gap = now.saturating_duration_since(last).min(self.rules.max_wait);
-            self.gap = Some(match self.gap {
-                None => gap,
-                Some(mean) if gap > mean => mean + (gap - mean) / 16,
-                Some(mean) => mean - (mean - gap) / 16,
-            });
+            self.gap = Some(self.gap.map_or(gap, |mean| (mean * 15 + gap) / 16));
         }
         self.remove(id, now, false);
     }
