@@ -2,7 +2,7 @@
 //! `layers/docs/overload`.
 //!
 //! ```text
-//! cargo run --release -p overload-simulation                # all of them, half a minute
+//! cargo run --release -p overload-simulation                # all of them
 //! cargo run --release -p overload-simulation -- hot_key     # those whose names hold this, on the screen only
 //! ```
 #![allow(clippy::print_stdout, reason = "it prints a table")]
