@@ -181,19 +181,32 @@ pub(crate) fn is_tokios() -> bool {
 }
 
 #[cfg(feature = "test-util")]
-pub use tokio_time::use_real_time;
+pub use tokio_time::{begin_here, use_real_time};
 
 #[cfg(feature = "test-util")]
 mod tokio_time {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicBool, Ordering},
+    use std::{
+        cell::Cell,
+        sync::{
+            LazyLock,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
     use super::{Instant, ORIGIN};
 
     static FOLLOWED: AtomicBool = AtomicBool::new(true);
     static FIRST: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+    thread_local! {
+        static BEGINNING: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
+    }
+
+    /// Begins this thread's time anew at tokio's present moment. A simulation that does so first sees the same instants in
+    /// each run: where a window of time begins depends on them. Instants from before, or of other threads, mean nothing then.
+    pub fn begin_here() {
+        BEGINNING.set(Some(tokio::time::Instant::now().into_std()));
+    }
 
     /// Reads the real time from now on in this process, as a build without `test-util` does.
     pub fn use_real_time() {
@@ -206,7 +219,8 @@ mod tokio_time {
 
     pub(super) fn now() -> Instant {
         // A paused clock may have been stopped before the first reading.
-        let (first, now) = (*FIRST, tokio::time::Instant::now().into_std());
+        let first = BEGINNING.get().unwrap_or_else(|| *FIRST);
+        let now = tokio::time::Instant::now().into_std();
         Instant::at(ORIGIN) + now.saturating_duration_since(first) - first.saturating_duration_since(now)
     }
 }
@@ -218,6 +232,23 @@ mod tests {
     #[test]
     fn an_optional_instant_is_eight_bytes() {
         assert_eq!(size_of::<Option<Instant>>(), 8);
+    }
+
+    #[cfg(feature = "test-util")]
+    #[test]
+    fn a_simulation_sees_the_same_instants_in_each_run() {
+        let mut runs = Vec::new();
+        for _ in 0..2 {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            runtime.unwrap().block_on(async {
+                begin_here();
+                tokio::time::advance(Duration::from_millis(7)).await;
+                runs.push(Instant::now());
+            });
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(runs[0], runs[1]);
     }
 
     #[test]
