@@ -25,6 +25,7 @@ mod limit;
 mod line;
 pub mod measure;
 pub mod middleware;
+pub mod overload;
 mod places;
 pub mod rate;
 mod readiness;
