@@ -281,7 +281,11 @@ impl Controller {
             // It is not our queue, whatever the latency; a limit that cannot fall has to try.
             self.limit = self.limit.max(2.0);
         } else if ratio > tolerance {
-            // Few samples may be wrong.
+            // Few samples may be wrong: the first ones after a change must be far off to count, and the later ones count less.
+            if ratio < tolerance * self.doubt() {
+                self.growing = false;
+                return dropped;
+            }
             let evidence = f64::from(seen.samples) / (f64::from(seen.samples) + RECENT_WEIGHT);
             self.limit = self.limit.min(before * (1.0 - evidence * (1.0 - (tolerance / ratio).max(0.5))));
         } else if dropped.is_none() && seen.most_in_flight.saturating_mul(2) >= in_force {
@@ -361,6 +365,11 @@ impl Controller {
         (recent, base)
     }
 
+    /// How far the recent latency may be off.
+    fn doubt(&self) -> f64 {
+        if self.known_from < RECENT_WEIGHT { 1.0 + self.known_from.sqrt().recip() } else { 1.0 }
+    }
+
     fn probe_is_due(&mut self, ratio: f64, recent: f64, in_force: u32, now: Instant) -> bool {
         let limit = f64::from(in_force);
         let (high, latency) = self.reference;
@@ -387,9 +396,9 @@ impl Controller {
     fn end_probe(&mut self, probe: Probe, seen: Seen, now: Instant) -> Phase {
         let known = self.base.unwrap_or(f64::INFINITY);
         let latency = seen.latency.max(1e-9);
-        let (mut as_known, mut nothing_new) = (false, false);
+        let mut nothing_new = false;
         if seen.samples >= 4 {
-            as_known = self.verified && (0.9..=1.1).contains(&(latency / known));
+            let as_known = self.verified && (0.9..=1.1).contains(&(latency / known));
             nothing_new = self.verified && (0.75..=1.33).contains(&(latency / known));
             let lower = probe.limit / 2;
             // It has fallen with the limit: there may still be a queue.

@@ -133,7 +133,7 @@ mod exact {
     #[test]
     fn a_learned_limit_is_forgotten_when_it_is_not_used() {
         let mut told = Told::new(SETTINGS);
-        (0..40).for_each(|_| {
+        (0..14).for_each(|_| {
             told.full(1.0);
         });
         assert!(told.limit() > 500, "{}", told.limit());
@@ -145,7 +145,7 @@ mod exact {
         });
         assert_eq!(told.limit(), 20);
         // Nor does it outlive a night without calls.
-        (0..40).for_each(|_| {
+        (0..14).for_each(|_| {
             told.full(1.0);
         });
         told.now = told.now + Duration::from_secs(30_000);
