@@ -36,7 +36,7 @@
 //!
 //! - The first call of a key leads: its request goes to the service, and its own caller polls it, as without this layer. Calls
 //!   of that key that are made before the answer is there follow: they are woken once, when it is.
-//! - Each gets a copy of the answer. An error that has to be shared becomes a [`SharedError`](crate::SharedError), from which the
+//! - Each gets a copy of the answer. An error that has to be shared becomes a [`SharedError`], from which the
 //!   service's error type is made; a caller whom nobody followed gets the error itself.
 //! - When the leader gives up, by a timeout or by dropping its future, the flight goes on in a task of its own for those who follow. It is dropped when
 //!   nobody waits for it any more. So nobody fails by the leader's time limit.
