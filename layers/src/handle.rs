@@ -47,14 +47,7 @@ impl<T> Handles<T> {
     /// The handle of this thread.
     #[inline]
     pub(crate) fn here(&self) -> &Handle<T> {
-        self.here_and_number().0
-    }
-
-    /// The handle of this thread, and its number, below [`HANDLES`].
-    #[inline]
-    pub(crate) fn here_and_number(&self) -> (&Handle<T>, usize) {
-        let number = handle_of_thread();
-        (self.0.handles[number].get_or_init(|| handle_to(Arc::clone(&self.0.value))), number)
+        self.0.handles[handle_of_thread()].get_or_init(|| handle_to(Arc::clone(&self.0.value)))
     }
 }
 
@@ -64,9 +57,9 @@ impl<T> Clone for Handles<T> {
     }
 }
 
-/// Threads take the handles in turns, as they come.
+/// The number of this thread's handle. Threads take them in turns, as they come.
 #[inline]
-fn handle_of_thread() -> usize {
+pub(crate) fn handle_of_thread() -> usize {
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
     }

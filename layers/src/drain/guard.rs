@@ -7,8 +7,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::handle::Shared;
-use crate::handle::{Handle, Handles};
+use super::shared::{Door, Doors, Way};
 
 /// Something in flight that a [`Drain`](super::Drain) waits for, until this is dropped.
 ///
@@ -16,36 +15,36 @@ use crate::handle::{Handle, Handles};
 #[must_use = "it counts until it is dropped"]
 pub struct DrainGuard {
     // That of the thread where it entered, whichever thread it is on now.
-    drain: Handle<Shared>,
-    shard: usize,
+    door: Door,
 }
 
 impl DrainGuard {
     #[inline]
-    pub(super) fn enter(drain: &Handles<Shared>) -> Option<Self> {
-        let guard = Self::enter_unless_refused(drain);
+    pub(super) fn enter(doors: &Doors) -> Option<Self> {
+        let guard = Self::enter_unless_refused(doors);
         if guard.is_none() {
-            drain.value().refuse();
+            doors.shared().refuse();
         }
         guard
     }
 
     #[inline]
-    fn enter_unless_refused(drain: &Handles<Shared>) -> Option<Self> {
-        let (drain, shard) = drain.here_and_number();
-        (drain.core.enter(shard) || drain.enter_late(shard)).then(|| Self { drain: Arc::clone(drain), shard })
+    fn enter_unless_refused(doors: &Doors) -> Option<Self> {
+        let door = doors.here();
+        let drain = &door.drain;
+        (drain.core.enter(door.shard) || drain.enter_late(door.shard))
+            .then(|| Self { door: Arc::clone(door) })
     }
 
-    pub(super) fn enter_along(drain: &Handles<Shared>) -> Option<Self> {
-        if let Some(guard) = Self::enter_unless_refused(drain) {
+    pub(super) fn enter_along(doors: &Doors) -> Option<Self> {
+        if let Some(guard) = Self::enter_unless_refused(doors) {
             return Some(guard);
         }
-        let (drain, shard) = drain.here_and_number();
-        let Some(shard) = drain.core.enter_along(shard) else {
-            drain.refuse();
+        let Some(shard) = doors.shared().core.enter_along(doors.here().shard) else {
+            doors.shared().refuse();
             return None;
         };
-        Some(Self { drain: Arc::clone(drain), shard })
+        Some(Self { door: Arc::clone(doors.of(shard)) })
     }
 
     /// Counts until `future` has ended, or is dropped.
@@ -69,23 +68,24 @@ impl DrainGuard {
 
 impl Clone for DrainGuard {
     fn clone(&self) -> Self {
-        self.drain.core.enter_with(self.shard);
-        Self { drain: Arc::clone(&self.drain), shard: self.shard }
+        self.door.drain.core.enter_with(self.door.shard);
+        Self { door: Arc::clone(&self.door) }
     }
 }
 
 impl Drop for DrainGuard {
     #[inline]
     fn drop(&mut self) {
-        if self.drain.core.leave(self.shard) {
-            self.drain.settle();
+        let Way { drain, shard } = &**self.door;
+        if drain.core.leave(*shard) {
+            drain.settle();
         }
     }
 }
 
 impl fmt::Debug for DrainGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainGuard").field("name", &self.drain.name).finish_non_exhaustive()
+        f.debug_struct("DrainGuard").field("name", &self.door.drain.name).finish_non_exhaustive()
     }
 }
 

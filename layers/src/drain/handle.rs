@@ -1,29 +1,16 @@
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::Waker,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    DrainGuard, DrainLayer, Finish, Refusing, Started,
-    state::{Core, Moment},
+    DrainGuard, DrainLayer, DrainSnapshot, Finish, Refusing, Started,
+    shared::{Doors, Shared},
 };
-use crate::{
-    ConfigError, Rejection,
-    clock::Instant,
-    handle::Handles,
-    telemetry::{Counter, Gauge},
-};
+use crate::ConfigError;
 
 /// Ends a process in order: no new calls from a moment on, and the old ones finish. See the [module](super) for more.
 ///
 /// Clones are the same drain.
 #[derive(Clone)]
-pub struct Drain(pub(super) Handles<Shared>);
+pub struct Drain(pub(super) Arc<Doors>);
 
 impl Default for Drain {
     fn default() -> Self {
@@ -50,7 +37,7 @@ impl Drain {
     /// Begins the drain, from any thread and for good. If it has begun already, nothing changes. When this has returned, and
     /// there is no grace, no new call is let in.
     pub fn start(&self) {
-        self.0.value().start();
+        self.0.shared().start();
     }
 
     /// Begins the drain when it is first polled, and ends when nothing is in flight any more, or the timeout has passed
@@ -91,79 +78,28 @@ impl Drain {
 
     /// Whether the drain has begun: for a readiness probe, which should fail from then on.
     pub fn is_draining(&self) -> bool {
-        self.0.value().core.begun().is_some()
+        self.0.shared().core.begun().is_some()
     }
 
     /// How many calls and guards are in flight.
     pub fn in_flight(&self) -> u64 {
-        self.0.value().core.in_flight()
+        self.0.shared().core.in_flight()
     }
 
     /// All figures at this moment.
     pub fn snapshot(&self) -> DrainSnapshot {
-        self.0.value().snapshot()
+        self.0.shared().snapshot()
     }
 }
 
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain")
-            .field("name", &self.0.value().name)
+            .field("name", &self.0.shared().name)
             .field("draining", &self.is_draining())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
     }
-}
-
-/// How far a drain has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// It has not begun.
-    Open,
-    /// It has begun, and lets new calls in for a while.
-    Grace,
-    /// New calls are refused, old ones finish.
-    Draining,
-    /// Nothing is in flight any more, and nothing ever will be.
-    Finished,
-}
-
-impl Phase {
-    /// The phase as text: `open`, `grace`, `draining` or `finished`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Grace => "grace",
-            Self::Draining => "draining",
-            Self::Finished => "finished",
-        }
-    }
-}
-
-/// The figures of a [`Drain`] at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainSnapshot {
-    /// How far it has got.
-    pub phase: Phase,
-    /// Calls and guards in flight.
-    pub in_flight: u64,
-    /// Calls and guards that were refused.
-    pub refused: u64,
-    /// How long ago it began.
-    pub draining_for: Option<Duration>,
-}
-
-/// What became of a drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// Nothing is in flight any more, and nothing ever will be.
-    pub finished: bool,
-    /// Calls and guards that are in flight still. They go on: their tasks are the runtime's.
-    pub in_flight: u64,
-    /// The time from the beginning of the drain until its end, or until now.
-    pub took: Duration,
 }
 
 /// Builds a [`Drain`].
@@ -217,144 +153,6 @@ impl DrainBuilder {
     }
 
     fn make(self) -> Drain {
-        let Self { timeout, grace, name } = self;
-        Drain(Handles::new(Shared {
-            core: Core::new(),
-            timeout,
-            grace,
-            name,
-            refused: AtomicU64::new(0),
-            refusals: Counter::new("palisade_drain_refused_total", name, &[]),
-            draining: Gauge::new("palisade_drain_draining", name),
-        }))
-    }
-}
-
-/// What the clones of a drain share.
-pub(super) struct Shared {
-    pub(super) core: Core,
-    pub(super) timeout: Duration,
-    grace: Duration,
-    pub(super) name: &'static str,
-    refused: AtomicU64,
-    refusals: Counter,
-    draining: Gauge,
-}
-
-impl Shared {
-    pub(super) fn start(&self) {
-        let now = Instant::now();
-        if self.core.start(now, self.grace) {
-            self.draining.set(1.0);
-            tracing::info!(layer = self.name, in_flight = self.core.in_flight(), "draining");
-        }
-        // Also by those who come second: the first may still be at it. And not by the clock, which they may have read before it.
-        if self.grace.is_zero() && !self.core.is_closed() {
-            self.tell_the_end(self.core.close(now));
-        }
-    }
-
-    /// Lets one in who was not let in at once.
-    #[cold]
-    pub(super) fn enter_late(&self, shard: usize) -> bool {
-        if self.core.is_closed() {
-            return false;
-        }
-        let now = Instant::now();
-        self.close_if_due(now);
-        self.core.enter_late(shard, now)
-    }
-
-    /// Closes the door if its time has come.
-    pub(super) fn close_if_due(&self, now: Instant) {
-        if self.core.is_due(now) && !self.core.is_closed() {
-            self.tell_the_end(self.core.close(now));
-        }
-    }
-
-    /// The last one has left a closed shard.
-    #[cold]
-    pub(super) fn settle(&self) {
-        self.tell_the_end(self.core.settle(Instant::now()));
-    }
-
-    fn tell_the_end(&self, took: Option<Duration>) {
-        if let Some(took) = took {
-            tracing::info!(layer = self.name, ?took, "drained: nothing is in flight any more");
-        }
-    }
-
-    #[cold]
-    pub(super) fn refuse(&self) -> Rejection {
-        self.refused.fetch_add(1, Relaxed);
-        self.refusals.increment(1);
-        tracing::debug!(layer = self.name, "refused: draining");
-        Rejection::Draining
-    }
-
-    /// What has become of it by now.
-    pub(super) fn report(&self) -> DrainReport {
-        let (now, in_flight) = (Instant::now(), self.core.in_flight());
-        if in_flight == 0 && self.core.took().is_none() {
-            // The last one may have left, and not have said so yet.
-            self.tell_the_end(self.core.settle(now));
-        }
-        match self.core.took() {
-            Some(took) => DrainReport { finished: true, in_flight: 0, took },
-            None => {
-                DrainReport { finished: false, in_flight, took: self.draining_for(now).unwrap_or_default() }
-            }
-        }
-    }
-
-    fn draining_for(&self, now: Instant) -> Option<Duration> {
-        Some(now.saturating_duration_since(self.core.begun()?.at))
-    }
-
-    fn snapshot(&self) -> DrainSnapshot {
-        let now = Instant::now();
-        self.close_if_due(now);
-        // In this order, so that what is said to be finished has nothing in flight.
-        let phase = match self.core.begun() {
-            _ if self.core.took().is_some() => Phase::Finished,
-            None => Phase::Open,
-            Some(_) if self.core.is_closed() => Phase::Draining,
-            Some(_) => Phase::Grace,
-        };
-        DrainSnapshot {
-            phase,
-            in_flight: self.core.in_flight(),
-            refused: self.refused.load(Relaxed),
-            draining_for: self.draining_for(now),
-        }
-    }
-}
-
-/// Somebody who is woken when a drain gets on, as long as this is kept.
-pub(super) struct Watcher {
-    drain: Handles<Shared>,
-    place: Option<u64>,
-}
-
-impl Watcher {
-    pub(super) fn new(drain: &Handles<Shared>) -> Self {
-        Self { drain: drain.clone(), place: None }
-    }
-
-    pub(super) fn drain(&self) -> &Arc<Shared> {
-        self.drain.value()
-    }
-
-    /// Whether the moment has come. If not, `waker` is woken when the drain gets on.
-    pub(super) fn watch(&mut self, waker: &Waker, moment: Moment) -> bool {
-        self.drain.value().core.watch(&mut self.place, waker, moment)
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.drain().core.forget(place);
-        }
+        Drain(Arc::new(Doors::new(Shared::new(self.timeout, self.grace, self.name))))
     }
 }

@@ -77,15 +77,18 @@ mod future;
 mod guard;
 mod handle;
 mod layer;
+mod report;
 mod service;
+mod shared;
 mod state;
 mod wait;
 
 pub use self::{
     future::DrainedFuture,
     guard::{DrainGuard, Tracked},
-    handle::{Drain, DrainBuilder, DrainReport, DrainSnapshot, Phase},
+    handle::{Drain, DrainBuilder},
     layer::DrainLayer,
+    report::{DrainReport, DrainSnapshot, Phase},
     service::Drained,
     wait::{Finish, Refusing, Started},
 };

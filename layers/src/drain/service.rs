@@ -5,7 +5,7 @@ use std::{
 
 use tower::Service;
 
-use super::{Drain, DrainGuard, DrainedFuture, handle::Watcher, state::Moment};
+use super::{Drain, DrainGuard, DrainedFuture, shared::Watcher, state::Moment};
 use crate::Rejection;
 
 /// A service that can be drained. See the [module](super) for more.
@@ -25,7 +25,7 @@ impl<S> Drained<S> {
     /// Waits for the inner service, or for the drain: it refuses the call then, however long the inner service would take.
     #[cold]
     fn wait<E>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        let watcher = self.watcher.get_or_insert_with(|| Watcher::new(&self.drain.0));
+        let watcher = self.watcher.get_or_insert_with(|| Watcher::new(&self.drain));
         if !watcher.watch(cx.waker(), Moment::Closed) {
             return Poll::Pending;
         }

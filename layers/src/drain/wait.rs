@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Drain, DrainReport,
-    handle::{Shared, Watcher},
+    shared::{Shared, Watcher},
     state::Moment,
 };
 use crate::{
@@ -25,7 +25,7 @@ pub struct Started {
 
 impl Started {
     pub(super) fn new(drain: &Drain) -> Self {
-        Self { watcher: Watcher::new(&drain.0) }
+        Self { watcher: Watcher::new(drain) }
     }
 }
 
@@ -46,7 +46,7 @@ pub struct Refusing {
 
 impl Refusing {
     pub(super) fn new(drain: &Drain) -> Self {
-        Self { watcher: Watcher::new(&drain.0), grace: Timer::unarmed() }
+        Self { watcher: Watcher::new(drain), grace: Timer::unarmed() }
     }
 }
 
@@ -87,7 +87,7 @@ pub struct Finish {
 
 impl Finish {
     pub(super) fn new(drain: &Drain, within: Option<Duration>) -> Self {
-        Self { watcher: Watcher::new(&drain.0), within, grace: Timer::unarmed(), limit: Timer::unarmed() }
+        Self { watcher: Watcher::new(drain), within, grace: Timer::unarmed(), limit: Timer::unarmed() }
     }
 }
 
