@@ -172,10 +172,13 @@ async fn ada01_a_limit_that_fell_to_1_comes_back_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn ada02_a_caller_who_makes_one_call_at_a_time_does_not_raise_the_limit() {
-    let layer = AdaptiveConcurrencyLayer::default();
-    let service = layer.layer(Leaf::new([Step::AnswerAfter(MILLISECOND)]));
-    press(&service, 1, Duration::from_secs(60)).await;
-    assert_eq!(layer.handle().snapshot().limit, 20);
+    for initial in [1, 2, 20] {
+        let layer = with_limit(initial);
+        let service = layer.layer(Leaf::new([Step::AnswerAfter(MILLISECOND)]));
+        press(&service, 1, Duration::from_secs(30)).await;
+        // Twice as many as are used, and the one that is tried at 1.
+        assert!(layer.handle().snapshot().limit <= initial.max(3), "{:?}", layer.handle().snapshot());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,6 +203,9 @@ async fn ada04_a_burst_of_ten_errors_leaves_a_limit_of_a_thousand_nearly_as_it_i
     let leaf = slow();
     let service = layer.layer(leaf.clone());
     press(&service, 1_000, MILLISECOND * 150).await;
+    sleep(Duration::from_secs(2)).await;
+    // Ends the window of those: the burst is nearly all that the next one sees.
+    assert!(service.clone().oneshot(Request::new(1)).await.is_ok());
     leaf.follow([vec![Step::Fail(NOT_APPLIED); 10], vec![Step::AnswerAfter(MILLISECOND * 10)]].concat());
     for _ in 0..10 {
         assert!(service.clone().oneshot(Request::new(1)).await.is_err());
