@@ -54,7 +54,7 @@ impl Wait {
         Self { timer: Timer::unarmed(), bounds: Some((began, until)) }
     }
 
-    const fn unbounded() -> Self {
+    pub(super) const fn unbounded() -> Self {
         Self { timer: Timer::unarmed(), bounds: None }
     }
 

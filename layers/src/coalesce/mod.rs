@@ -42,8 +42,8 @@
 //!   nobody waits for it any more. So nobody fails by the leader's time limit.
 //! - When the leader panics, or gives up where there is no tokio runtime, the next follower leads, with its own request.
 //! - Requests with a deadline: say `deadline_aware()`. Each call ends then at its own deadline, with
-//!   [`Rejection::TimedOut`](crate::Rejection::TimedOut), scope `Total`, and what is further in sees none: the leader's is not that of the others. A call without one ends when
-//!   its flight is `longest` old.
+//!   [`Rejection::TimedOut`](crate::Rejection::TimedOut), scope `Total`, and what is further in sees none: the leader's is not that of the others. A call without one follows until
+//!   its flight is `longest` old; one that leads is bounded by what would bound it without this layer.
 //! - What is kept is bounded by the calls under way, and by `max_flights`: beyond that, calls go through by themselves. Up to 512 boxes
 //!   for the futures of calls are kept for use again.
 //! - Readiness: always ready; waits inside its future. It hides the readiness of what is below: to shed load on

@@ -158,8 +158,9 @@ where
                     }
                     self.inner.call(request)
                 });
-                let until = deadline.unwrap_or(now + kept.shared.longest);
-                CoalesceFuture::leading(leader, Wait::new(now, until))
+                // It waits for nobody else's call, and is bounded by what would bound it without this layer.
+                let wait = deadline.map_or(const { Wait::unbounded() }, |until| Wait::new(now, until));
+                CoalesceFuture::leading(leader, wait)
             }
             Boarded::Follows(flight, seat, began) => {
                 let until = deadline.unwrap_or(began + kept.shared.longest);
