@@ -17,7 +17,7 @@ use palisade::{
     testkit::{Error, Gate, Gated, Leaf, Request, Step, poll_once, settle},
 };
 use tokio::time::sleep;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -361,6 +361,27 @@ fn without_a_line_who_finds_the_service_busy_is_refused_at_once() {
     assert!(poll_once(holder.as_mut()).is_pending());
     let refused = poll_once(pin!(service.oneshot(of(Priority::Critical))));
     assert_eq!(refused, Poll::Ready(Err(shed(Priority::Critical))));
+}
+
+/// A `Buffer` says "not ready" to a task that has had its turn, so that it lets others run. That is not a busy service.
+#[tokio::test]
+async fn who_has_had_its_turn_is_not_taken_for_one_too_many() {
+    let layer = ShedLayer::builder().max_waiting(0).build().unwrap();
+    let service = layer.layer(Buffer::new(Leaf::new([Step::Answer]), 1_000));
+    let mut calls: Vec<_> =
+        (0..500).map(|_| Box::pin(service.clone().oneshot(of(Priority::Normal)))).collect();
+    poll_fn(|cx| {
+        calls.retain_mut(|call| match call.as_mut().poll(cx) {
+            Poll::Ready(answer) => {
+                assert_eq!(answer.map_err(|error| error.to_string()), Ok(0));
+                false
+            }
+            Poll::Pending => true,
+        });
+        if calls.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    assert_eq!(layer.handle().snapshot().shed.total(), 0);
 }
 
 /// It has asked the service once, and may have been given a place there; then its task has forgotten it.
