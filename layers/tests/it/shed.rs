@@ -1,12 +1,13 @@
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -382,6 +383,31 @@ async fn who_has_had_its_turn_is_not_taken_for_one_too_many() {
     })
     .await;
     assert_eq!(layer.handle().snapshot().shed.total(), 0);
+}
+
+/// What wakes another one may panic, in whoever has come to wake it. That one is gone then, and so has to be its place.
+#[tokio::test(start_paused = true)]
+async fn who_panics_as_it_joins_leaves_nothing_behind() {
+    struct Panics(AtomicBool);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            assert!(!self.0.load(SeqCst), "nobody wakes me");
+        }
+    }
+
+    let layer = ShedLayer::builder().max_wait(MILLISECOND * 100).build().unwrap();
+    let gate = Gate::default();
+    let service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &gate));
+    let panics = Arc::new(Panics(AtomicBool::new(false)));
+    let mut head = Box::pin(service.clone().oneshot(of(Priority::Normal)));
+    assert!(head.as_mut().poll(&mut Context::from_waker(&Arc::clone(&panics).into())).is_pending());
+    sleep(MILLISECOND * 120).await;
+    panics.0.store(true, SeqCst);
+    let mut next = Box::pin(service.clone().oneshot(of(Priority::Normal)));
+    catch_unwind(AssertUnwindSafe(|| poll_once(next.as_mut()))).unwrap_err();
+    drop(next);
+    assert_eq!(layer.handle().snapshot().waiting.total(), 0);
 }
 
 /// It has asked the service once, and may have been given a place there; then its task has forgotten it.
