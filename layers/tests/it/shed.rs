@@ -15,7 +15,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use palisade::{
     HasDeadline, Instant, Priority, Rejection, ShedLayer, TimeoutScope,
     shed::{Shed, ShedBuilder},
-    testkit::{Error, Gate, Gated, Leaf, Request, Step, poll_once, settle},
+    testkit::{Error, Gate, Gated, Leaf, Request, Step, poll_once, run_paused, settle},
 };
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
@@ -737,4 +737,24 @@ fn refusals_and_waits_are_counted_and_the_threshold_told() {
         value("palisade_shed_threshold", None),
     ];
     assert!(values.iter().zip([1.0, 3.0, 0.0, 1.0]).all(|(is, due)| (is - due).abs() < 0.1), "{values:?}");
+}
+
+/// Whatever it was that looked.
+#[test]
+fn the_threshold_is_told_also_where_a_setting_was_refused() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let layer = ShedLayer::default();
+            let service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &Gate::default()));
+            let mut call = Box::pin(service.oneshot(of(Priority::Normal)));
+            assert!(poll_once(call.as_mut()).is_pending());
+            sleep(MILLISECOND * 120).await;
+            layer.handle().set_target(Duration::MAX).unwrap_err();
+            assert_eq!(layer.handle().snapshot().refused_below, Some(Priority::Normal));
+            let metrics = recorder.snapshotter().snapshot().into_vec();
+            let told = metrics.iter().find(|(key, ..)| key.key().name() == "palisade_shed_threshold");
+            assert_eq!(told.map(|(.., value)| value), Some(&DebugValue::Gauge(2.0.into())));
+        });
+    });
 }
