@@ -76,12 +76,12 @@ impl ShedHandle {
     }
 
     fn change(&self, change: impl FnOnce(&mut Rules)) -> Result<(), ConfigError> {
-        let after = self.shared.queue.change(Instant::now(), |mut rules| {
+        let (changed, after) = self.shared.queue.change(Instant::now(), |mut rules| {
             change(&mut rules);
             check(&rules).map(|()| rules)
-        })?;
+        });
         self.shared.settle(after);
-        Ok(())
+        changed
     }
 }
 

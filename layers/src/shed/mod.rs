@@ -49,8 +49,9 @@
 //! - Over a slow service, `target` and `interval` are too short to tell a long line from a service that takes its time. So the
 //!   layer measures the mean time between two calls that it takes out of the line, and `target` is twice as long at least. `interval`
 //!   grows with it. `max_wait` bounds both.
-//! - Readiness: always ready, unless the service below is broken for good; a call waits inside its future. While others wait, the
-//!   service below is not even asked. A call that waits holds no place there.
+//! - Readiness: always ready, unless the service below is broken for good, or the task has used up tokio's budget and lets others
+//!   run first; a call waits inside its future. While others wait, the service below is not even asked. A call that waits holds no
+//!   place there.
 //! - Dropping the response future drops the inner one, or gives up the place in line. If it was the head, the next one is woken.
 //! - A head that is never polled again, nor dropped, holds up the others for its own wait and the target; where it became the head after
 //!   they had looked for the last time, until the next call comes, or the first of their own waits is over. A place that the service below

@@ -1,9 +1,12 @@
 use std::{
     fmt,
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use tokio::task::coop::{has_budget_remaining, unconstrained};
 use tower::Service;
 
 use super::{
@@ -65,7 +68,18 @@ where
             self.give_up_place();
             return Poll::Ready(Ok(()));
         }
-        self.readiness = match self.inner.poll_ready(cx) {
+        let mut polled = self.inner.poll_ready(cx);
+        if polled.is_pending() && !has_budget_remaining() {
+            // Perhaps only because this task has had its turn, by tokio's budget: that is no reason to refuse anybody. It lets others
+            // run, and then the service is asked whatever is left: there are futures that use up the budget at each poll.
+            if self.readiness != Readiness::Pending {
+                self.readiness = Readiness::Pending;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            polled = pin!(unconstrained(poll_fn(|cx| self.inner.poll_ready(cx)))).poll(cx);
+        }
+        self.readiness = match polled {
             Poll::Ready(Ok(())) => Readiness::Ready,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => Readiness::Pending,

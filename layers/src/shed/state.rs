@@ -194,14 +194,13 @@ impl Queue {
         after
     }
 
-    /// Changes the rules, if `change` agrees.
+    /// Changes the rules, if `change` agrees. Whether or not it does, time has passed, and that may have its effects.
     pub(super) fn change<E>(
         &self,
         now: Instant,
         change: impl FnOnce(Rules) -> Result<Rules, E>,
-    ) -> Result<After, E> {
-        let (changed, after) = self.locked(now, |core, _| change(core.rules).map(|rules| core.rules = rules));
-        changed.map(|()| after)
+    ) -> (Result<(), E>, After) {
+        self.locked(now, |core, _| change(core.rules).map(|rules| core.rules = rules))
     }
 
     pub(super) fn figures(&self) -> Figures {

@@ -150,10 +150,11 @@ impl Turn {
 
     fn join(&mut self, now: Instant, waker: &Waker) -> Result<View, Rejection> {
         let (joined, after) = self.shared.queue.join(self.priority as usize, now, self.until, waker);
+        // First, so that the place is given up if what is told or woken panics.
+        self.place = joined.as_ref().ok().map(|(place, _)| (*place, now));
         self.shared.settle(after);
         match joined {
-            Ok((place, view)) => {
-                self.place = Some((place, now));
+            Ok((_, view)) => {
                 self.shared.waits.increment(1);
                 Ok(view)
             }

@@ -1,12 +1,13 @@
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -14,10 +15,10 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use palisade::{
     HasDeadline, Instant, Priority, Rejection, ShedLayer, TimeoutScope,
     shed::{Shed, ShedBuilder},
-    testkit::{Error, Gate, Gated, Leaf, Request, Step, poll_once, settle},
+    testkit::{Error, Gate, Gated, Leaf, Request, Step, poll_once, run_paused, settle},
 };
 use tokio::time::sleep;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -363,6 +364,52 @@ fn without_a_line_who_finds_the_service_busy_is_refused_at_once() {
     assert_eq!(refused, Poll::Ready(Err(shed(Priority::Critical))));
 }
 
+/// A `Buffer` says "not ready" to a task that has had its turn, so that it lets others run. That is not a busy service.
+#[tokio::test]
+async fn who_has_had_its_turn_is_not_taken_for_one_too_many() {
+    let layer = ShedLayer::builder().max_waiting(0).build().unwrap();
+    let service = layer.layer(Buffer::new(Leaf::new([Step::Answer]), 1_000));
+    let mut calls: Vec<_> =
+        (0..500).map(|_| Box::pin(service.clone().oneshot(of(Priority::Normal)))).collect();
+    poll_fn(|cx| {
+        calls.retain_mut(|call| match call.as_mut().poll(cx) {
+            Poll::Ready(answer) => {
+                assert_eq!(answer.map_err(|error| error.to_string()), Ok(0));
+                false
+            }
+            Poll::Pending => true,
+        });
+        if calls.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    assert_eq!(layer.handle().snapshot().shed.total(), 0);
+}
+
+/// What wakes another one may panic, in whoever has come to wake it. That one is gone then, and so has to be its place.
+#[tokio::test(start_paused = true)]
+async fn who_panics_as_it_joins_leaves_nothing_behind() {
+    struct Panics(AtomicBool);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            assert!(!self.0.load(SeqCst), "nobody wakes me");
+        }
+    }
+
+    let layer = ShedLayer::builder().max_wait(MILLISECOND * 100).build().unwrap();
+    let gate = Gate::default();
+    let service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &gate));
+    let panics = Arc::new(Panics(AtomicBool::new(false)));
+    let mut head = Box::pin(service.clone().oneshot(of(Priority::Normal)));
+    assert!(head.as_mut().poll(&mut Context::from_waker(&Arc::clone(&panics).into())).is_pending());
+    sleep(MILLISECOND * 120).await;
+    panics.0.store(true, SeqCst);
+    let mut next = Box::pin(service.clone().oneshot(of(Priority::Normal)));
+    catch_unwind(AssertUnwindSafe(|| poll_once(next.as_mut()))).unwrap_err();
+    drop(next);
+    assert_eq!(layer.handle().snapshot().waiting.total(), 0);
+}
+
 /// It has asked the service once, and may have been given a place there; then its task has forgotten it.
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_never_polled_again_holds_up_the_others_no_longer_than_its_own_wait() {
@@ -690,4 +737,24 @@ fn refusals_and_waits_are_counted_and_the_threshold_told() {
         value("palisade_shed_threshold", None),
     ];
     assert!(values.iter().zip([1.0, 3.0, 0.0, 1.0]).all(|(is, due)| (is - due).abs() < 0.1), "{values:?}");
+}
+
+/// Whatever it was that looked.
+#[test]
+fn the_threshold_is_told_also_where_a_setting_was_refused() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let layer = ShedLayer::default();
+            let service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &Gate::default()));
+            let mut call = Box::pin(service.oneshot(of(Priority::Normal)));
+            assert!(poll_once(call.as_mut()).is_pending());
+            sleep(MILLISECOND * 120).await;
+            layer.handle().set_target(Duration::MAX).unwrap_err();
+            assert_eq!(layer.handle().snapshot().refused_below, Some(Priority::Normal));
+            let metrics = recorder.snapshotter().snapshot().into_vec();
+            let told = metrics.iter().find(|(key, ..)| key.key().name() == "palisade_shed_threshold");
+            assert_eq!(told.map(|(.., value)| value), Some(&DebugValue::Gauge(2.0.into())));
+        });
+    });
 }

@@ -261,8 +261,9 @@ fn over_a_slow_service_the_target_and_the_interval_are_longer() {
     assert_eq!(bench.overloaded(), 0);
     places.remove(bench.at(800).serve(&places));
     let rules = Rules { max_wait: ms(150), ..RULES };
-    let changed: Result<After, ()> = bench.queue.change(bench.now, |_| Ok(rules));
-    changed.unwrap().wake();
+    let (changed, after) = bench.queue.change(bench.now, |_| Ok::<_, ()>(rules));
+    changed.unwrap();
+    after.wake();
     assert_eq!(bench.queue.figures().target, ms(150));
 }
 
