@@ -39,9 +39,10 @@ pub(crate) fn run(bars: &mut Bars) {
         1.0
     );
 
-    // tower-resilience has none of the following: beside the nearest.
+    // tower-resilience has none of the following: beside the nearest, which do less. tower's load shed looks at nothing but
+    // whether the service is ready.
     let shed = ShedLayer::default();
-    beside!(bars, "shed", shed, "tower_load_shed", tower::load_shed::LoadShedLayer::new(), 1.25, 2.0);
+    beside!(bars, "shed", shed, "tower_load_shed", tower::load_shed::LoadShedLayer::new(), 4.0, 2.0);
     let (pair, towers) = (
         ServiceBuilder::new().layer(shed).layer(adaptive),
         ServiceBuilder::new().load_shed().concurrency_limit(20),
@@ -51,7 +52,7 @@ pub(crate) fn run(bars: &mut Bars) {
     let breaker = circuitbreaker::CircuitBreakerLayer::builder().build().expect("its defaults");
     beside!(bars, "throttle", ThrottleLayer::default(), "tower_resilience_breaker", breaker, 1.0, 1.0);
     let towers = tower::limit::ConcurrencyLimitLayer::new(1_000);
-    beside!(bars, "drain", Drain::new().layer(), "tower_concurrency", towers, 1.25, 1.0);
+    beside!(bars, "drain", Drain::new().layer(), "tower_concurrency", towers, 1.6, 1.0);
 
     refusals(bars);
 }
