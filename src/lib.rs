@@ -35,7 +35,7 @@ pub use self::{
     error::{Error, ErrorKind},
     ledger::Ledger,
     prepared::Prepared,
-    request::{Kind, Request},
+    request::{Kind, ReadKey, Request},
     response::Response,
     service::{Cassandra, ResponseFuture},
     statement::Statement,

@@ -11,6 +11,7 @@ use scylla::{
     },
     value::{CqlValue, Row as DynamicRow},
 };
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::{
@@ -21,10 +22,11 @@ use crate::{
 /// The answer of the cluster to one request: rows, or the word that it was done.
 ///
 /// Rows are read as any type that the driver can read them as: tuples of Rust types, a struct that derives
-/// [`scylla::DeserializeRow`], or [`scylla::value::Row`] where the types are not known.
-#[derive(Debug, Default)]
+/// [`scylla::DeserializeRow`], or [`scylla::value::Row`] where the types are not known. Clones share the rows.
+#[derive(Clone, Debug, Default)]
 pub struct Response {
-    pages: Vec<QueryRowsResult>,
+    // Shared by copies: whoever gets the same answer reads the same bytes.
+    pages: SmallVec<[Arc<QueryRowsResult>; 1]>,
     next_page: Option<PagingState>,
     coordinator: Option<Coordinator>,
     warnings: Vec<String>,
@@ -48,7 +50,7 @@ impl Response {
         };
         if result.is_rows() {
             let page = result.into_rows_result().map_err(|error| unreadable(&error))?;
-            response.pages.push(page);
+            response.pages.push(Arc::new(page));
         }
         Ok(response)
     }
@@ -69,12 +71,12 @@ impl Response {
 
     /// How many rows there are.
     pub fn rows_num(&self) -> usize {
-        self.pages.iter().map(QueryRowsResult::rows_num).sum()
+        self.pages.iter().map(|page| page.rows_num()).sum()
     }
 
     /// The names and types of the columns.
     pub fn columns(&self) -> Option<ColumnSpecs<'_, '_>> {
-        self.pages.first().map(QueryRowsResult::column_specs)
+        self.pages.first().map(|page| page.column_specs())
     }
 
     /// All rows, read one by one as the iterator goes.
@@ -175,7 +177,8 @@ impl Response {
     }
 
     fn first_page(&self) -> Result<&QueryRowsResult, Error> {
-        self.pages.first().ok_or_else(|| rows("the answer to this statement has no rows"))
+        let page = self.pages.first().ok_or_else(|| rows("the answer to this statement has no rows"))?;
+        Ok(page)
     }
 }
 

@@ -73,10 +73,15 @@ where
             },
         };
         let options = self.stamped(statement.options, prepared.kind(), idempotence, prepared.verdict());
-        let request = Request::new(operation, prepared.kind())
+        let mut request = Request::new(operation, prepared.kind())
             .with_idempotence(idempotence)
             .with_options(options)
             .into_step_of(ledger, is_first);
+        if self.shared.read_keys && prepared.kind() == Kind::Read {
+            // The driver's statement does not show the values that are bound to it.
+            let row = Row::new(prepared.columns(), values)?;
+            request = request.as_read_of(prepared.shared_text(), row);
+        }
         Ok(self.settled(request))
     }
 

@@ -74,12 +74,16 @@ struct Shared {
     // The session's prepared statements, known since the first one was prepared.
     statements: OnceLock<Arc<Statements>>,
     timestamps: bool,
+    read_keys: bool,
 }
 
 impl<S> Client<S> {
     /// A client of this stack.
     pub fn new(stack: S) -> Self {
-        Self { stack, shared: Arc::new(Shared { statements: OnceLock::new(), timestamps: true }) }
+        Self {
+            stack,
+            shared: Arc::new(Shared { statements: OnceLock::new(), timestamps: true, read_keys: false }),
+        }
     }
 
     /// Sets whether a write that may be repeated gets its timestamp here. Default `true`.
@@ -88,8 +92,31 @@ impl<S> Client<S> {
     /// the first attempt. But the clock of this machine then decides which write wins, not that of the
     /// coordinators: keep it in step with them. Reads, counters and lightweight transactions never get one.
     pub fn client_timestamps(self, on: bool) -> Self {
-        let statements = self.shared.statements.clone();
-        Self { shared: Arc::new(Shared { statements, timestamps: on }), ..self }
+        let (statements, read_keys) = (self.shared.statements.clone(), self.shared.read_keys);
+        Self { shared: Arc::new(Shared { statements, timestamps: on, read_keys }), ..self }
+    }
+
+    /// Sets whether a read gets a [`Request::read_key`], by which a [`CoalesceLayer`](palisade::CoalesceLayer) in the stack can let
+    /// reads of the same share an answer. Default `false`: it costs a second copy of the values. A read may then not see what was
+    /// written just before it, not even by the same caller: where that matters, use a client without.
+    ///
+    /// ```no_run
+    /// use tower::ServiceBuilder;
+    /// use tower_cassandra::{Cassandra, Client, Request, layers::{CoalesceLayer, RetryLayer}};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let stack = ServiceBuilder::new()
+    ///     .layer(CoalesceLayer::builder(Request::read_key).deadline_aware().build()?)
+    ///     .layer(RetryLayer::default())
+    ///     .service(Cassandra::connect("127.0.0.1:9042").await?);
+    /// let client = Client::new(stack).read_keys(true);
+    /// # let _ = client;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_keys(self, on: bool) -> Self {
+        let (statements, timestamps) = (self.shared.statements.clone(), self.shared.timestamps);
+        Self { shared: Arc::new(Shared { statements, timestamps, read_keys: on }), ..self }
     }
 
     /// The stack below.

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod key;
 mod kind;
 mod options;
 mod row;
@@ -31,7 +32,7 @@ use scylla::{
     statement::{Consistency, SerialConsistency, batch, bound::BoundStatement},
 };
 
-pub use self::kind::Kind;
+pub use self::{key::ReadKey, kind::Kind};
 pub(crate) use self::{
     options::{Options, option_methods},
     row::{CaptureColumns, Row},
@@ -59,6 +60,8 @@ pub struct Request {
     is_deadline_enforced: bool,
     // Whether the driver's statement carries what this request asks for.
     is_settled: bool,
+    // The text and the values of a read that may share its answer.
+    read: Option<(Arc<str>, Arc<Row>)>,
 }
 
 /// What is to be done. Every variant shares its data between copies.
@@ -123,6 +126,7 @@ impl Request {
             is_step: false,
             is_deadline_enforced: false,
             is_settled: false,
+            read: None,
         }
     }
 

@@ -19,7 +19,7 @@ use scylla::{
 };
 
 /// The serialized values of one statement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Row {
     // As the protocol has them: a length and the bytes, cell after cell. -1 is null, -2 is unset.
     bytes: Vec<u8>,

@@ -1,10 +1,11 @@
-//! The everyday layers of palisade around a real cluster.
+//! The layers of palisade around a real cluster.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use palisade::{
-    Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, Rejection, RetryLayer, TimeoutLayer, TraceLayer, breaker::CircuitState,
+    AdaptiveConcurrencyLayer, Budget, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer,
+    DeadlineLayer, Drain, HasPriority, HedgeLayer, MetricsLayer, RateLimitLayer, Rejection, RetryLayer,
+    ShedLayer, ThrottleLayer, TimeoutLayer, TraceLayer, breaker::CircuitState,
 };
 use tower::ServiceBuilder;
 use tower_cassandra::{Batch, Client, ErrorKind, Kind, Request, Statement, Timeouts};
@@ -43,6 +44,104 @@ async fn a_stack_of_all_layers_serves_every_operation() {
     client.query("ALTER TABLE layered ADD v int").await.unwrap();
     client.query("TRUNCATE layered").await.unwrap();
     assert_eq!(client.query("SELECT * FROM layered").await.unwrap().rows_num(), 0);
+}
+
+#[tokio::test]
+async fn a_stack_for_overload_serves_every_operation_until_it_is_drained() {
+    let Some(cassandra) = session().await else { return };
+    create_table(&Client::new(cassandra.clone()), "guarded", "k int, n int, PRIMARY KEY (k, n)").await;
+    let drain = Drain::new();
+    let (shed, limit) = (ShedLayer::default().deadline_aware(), AdaptiveConcurrencyLayer::default());
+    let (refusals, limits) = (shed.handle(), limit.handle());
+    let client = Client::new(
+        ServiceBuilder::new()
+            .layer(drain.layer())
+            .layer(DeadlineLayer::new(Timeouts::total(TOTAL)))
+            .layer(CoalesceLayer::builder(Request::read_key).deadline_aware().build().unwrap())
+            .layer(RetryLayer::default())
+            .layer(ThrottleLayer::builder().build_keyed(4, |request: &Request| request.priority()).unwrap())
+            .layer(shed)
+            .layer(limit)
+            .layer(TimeoutLayer::new(Timeouts::attempt(Duration::from_secs(2))))
+            .service(cassandra),
+    )
+    .read_keys(true);
+    let insert = "INSERT INTO guarded (k, n) VALUES (?, ?)";
+    // More at once than the limit begins with, so that some wait before it.
+    let writes: Vec<_> = (0..100)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.execute(insert, (1, n)).await })
+        })
+        .collect();
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    assert!(refusals.snapshot().admitted_after_wait > 0, "{:?}", refusals.snapshot());
+    client.batch(Batch::unlogged().with(insert, (1, 100)).with(insert, (1, 101))).await.unwrap();
+    let select = Statement::new("SELECT n FROM guarded WHERE k = ?").page_size(10);
+    assert_eq!(client.execute(select, (1,)).await.unwrap().rows_num(), 102);
+    client.query("ALTER TABLE guarded ADD v int").await.unwrap();
+    assert_eq!((limits.snapshot().in_flight, limits.snapshot().drops), (0, 0));
+
+    drain.start();
+    let refused = client.execute("SELECT n FROM guarded WHERE k = ?", (1,)).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.rejection()), (ErrorKind::Refused, Some(Rejection::Draining)));
+    assert!(!refused.may_have_been_applied());
+    assert!(drain.finish().await.finished);
+}
+
+/// With the same statement, values, consistency and page; whoever asks for something else gets that.
+#[tokio::test]
+async fn reads_of_the_same_share_an_answer_and_others_do_not() {
+    let Some(cassandra) = session().await else { return };
+    create_table(&Client::new(cassandra.clone()), "shared_reads", "k int PRIMARY KEY, v int").await;
+    let coalesce = CoalesceLayer::builder(Request::read_key).deadline_aware().build().unwrap();
+    let flights = coalesce.handle();
+    let client = Client::new(
+        ServiceBuilder::new()
+            .layer(DeadlineLayer::new(Timeouts::total(TOTAL)))
+            .layer(coalesce)
+            .service(cassandra),
+    );
+    let insert = "INSERT INTO shared_reads (k, v) VALUES (?, ?)";
+    for k in 0..4 {
+        client.execute(insert, (k, k * 10)).await.unwrap();
+    }
+    let select = client.prepare("SELECT v FROM shared_reads WHERE k = ?").await.unwrap();
+    let read_all = async |client: &Client<_>| {
+        let reads: Vec<_> = (0..400)
+            .map(|n| {
+                let (client, select, k) = (client.clone(), select.clone(), n % 4);
+                tokio::spawn(async move {
+                    let (v,): (i32,) = client.execute(&select, (k,)).await.unwrap().single_row().unwrap();
+                    assert_eq!(v, k * 10);
+                })
+            })
+            .collect();
+        for read in reads {
+            read.await.unwrap();
+        }
+    };
+    read_all(&client).await;
+    assert_eq!(flights.snapshot().joined, 0, "nobody has said that reads may be shared");
+    read_all(&client.clone().read_keys(true)).await;
+    let snapshot = flights.snapshot();
+    assert!(snapshot.joined > 0 && snapshot.led > 0, "{snapshot:?}");
+    assert_eq!((snapshot.flights, snapshot.followers), (0, 0));
+
+    // A mistake is everybody's, and means the same to all.
+    let mistaken = client.read_keys(true);
+    let mistakes: Vec<_> = (0..50)
+        .map(|_| {
+            let client = mistaken.clone();
+            tokio::spawn(async move { client.query("SELECT v FROM no_such_table").await.unwrap_err() })
+        })
+        .collect();
+    for mistake in mistakes {
+        let mistake = mistake.await.unwrap();
+        assert_eq!(mistake.kind(), ErrorKind::Invalid, "{mistake}");
+    }
 }
 
 /// Whatever enters the stack counts, pages and the members of a batch too, and an exhausted limit refuses all alike.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p overload-simulation                # all of them
-//! cargo run --release -p overload-simulation -- hot_key     # those whose names hold this, on the screen only
+//! cargo run --release -p overload-simulation -- hot_key     # those whose names hold this, and their plots only
 //! ```
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
