@@ -6,7 +6,7 @@ use tower::{ServiceBuilder, layer::util::Stack};
 
 use crate::{
     Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
+    RateLimitLayer, RetryLayer, ThrottleLayer, TimeoutLayer, TraceLayer, adapt::BoxErrorsLayer, box_errors,
 };
 
 mod sealed {
@@ -34,6 +34,7 @@ mod sealed {
 ///     .retry_within(&budget)
 ///     .hedge_within(&budget)
 ///     .circuit_breaker()
+///     .throttle()
 ///     .traced_attempts()
 ///     .attempt_timeout(Duration::from_millis(300))
 ///     .boxed_errors()
@@ -58,6 +59,9 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 
     /// Stops asking a service that fails: a [`CircuitBreakerLayer`].
     fn circuit_breaker(self) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>>;
+
+    /// Asks a service less that says that it is overloaded: a [`ThrottleLayer`].
+    fn throttle(self) -> ServiceBuilder<Stack<ThrottleLayer, L>>;
 
     /// Lets so many calls through per second: a [`RateLimitLayer`], which does not know the requests' deadlines; where they
     /// have some, say `.layer(RateLimitLayer::per_second(calls).deadline_aware())`. (tower's own `rate_limit` makes services that cannot
@@ -99,6 +103,10 @@ impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
 
     fn circuit_breaker(self) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>> {
         self.layer(CircuitBreakerLayer::default())
+    }
+
+    fn throttle(self) -> ServiceBuilder<Stack<ThrottleLayer, L>> {
+        self.layer(ThrottleLayer::default())
     }
 
     fn rate_limit_per_second(self, calls: NonZeroU32) -> ServiceBuilder<Stack<RateLimitLayer, L>> {

@@ -84,7 +84,7 @@ impl Class {
     }
 
     /// Adds that a layer in this process refused the request: the service was not asked. A retry in the same stack does not
-    /// wait for such a refusal to pass, unless another target may do better; and a breaker does not count it.
+    /// wait for such a refusal to pass, unless another target may do better; and neither a breaker nor a throttle counts it.
     pub const fn refused_here(mut self) -> Self {
         self.refused_here = true;
         self
@@ -150,9 +150,10 @@ impl Classified for Rejection {
             Self::CircuitOpen { .. } | Self::Draining | Self::Closed => {
                 Class::new(Fault::Unreachable, Effect::NotApplied).refused_here()
             }
-            Self::RateLimited { .. } | Self::ConcurrencyLimited | Self::Shed { .. } => {
-                Class::new(Fault::Overload, Effect::NotApplied).refused_here()
-            }
+            Self::RateLimited { .. }
+            | Self::Throttled { .. }
+            | Self::ConcurrencyLimited
+            | Self::Shed { .. } => Class::new(Fault::Overload, Effect::NotApplied).refused_here(),
         };
         match self.retry_after() {
             Some(wait) => class.with_retry_after(wait),
@@ -309,6 +310,7 @@ mod tests {
         for refused in [
             Rejection::circuit_open(None),
             Rejection::rate_limited(None),
+            Rejection::throttled(None),
             Rejection::ConcurrencyLimited,
             Rejection::shed(Priority::Low),
             Rejection::Draining,

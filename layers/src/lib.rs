@@ -33,6 +33,7 @@ mod sync;
 pub mod telemetry;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod throttle;
 pub mod timeout;
 mod timer;
 pub mod trace;
@@ -59,6 +60,7 @@ pub use self::{
     rejection::{Rejection, TimeoutScope},
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
+    throttle::ThrottleLayer,
     timeout::TimeoutLayer,
     trace::TraceLayer,
     until::{ByDeadline, NoDeadline, Until},

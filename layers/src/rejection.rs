@@ -74,6 +74,12 @@ pub enum Rejection {
         /// When there will be room.
         retry_after: Option<Duration>,
     },
+    /// The service below says that it is overloaded, and is asked less. The request was not sent.
+    #[non_exhaustive]
+    Throttled {
+        /// When the service itself wants to be asked again, if it said so.
+        retry_after: Option<Duration>,
+    },
     /// Too many requests are in flight and no room is left to wait. The request was not sent.
     ConcurrencyLimited,
     /// Dropped to save more important work. The request was not sent.
@@ -104,6 +110,11 @@ impl Rejection {
         Self::RateLimited { retry_after }
     }
 
+    /// A service that is overloaded, and wants to be asked again after `retry_after`.
+    pub const fn throttled(retry_after: Option<Duration>) -> Self {
+        Self::Throttled { retry_after }
+    }
+
     /// A request of `priority` that was dropped to save more important work.
     pub const fn shed(priority: Priority) -> Self {
         Self::Shed { priority }
@@ -112,7 +123,9 @@ impl Rejection {
     /// When it may be worth to ask again, where the layer knows.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::CircuitOpen { retry_after } | Self::RateLimited { retry_after } => *retry_after,
+            Self::CircuitOpen { retry_after }
+            | Self::RateLimited { retry_after }
+            | Self::Throttled { retry_after } => *retry_after,
             _ => None,
         }
     }
@@ -169,6 +182,9 @@ impl fmt::Display for Rejection {
             }
             Self::CircuitOpen { retry_after } => after(f, "the circuit is open", *retry_after),
             Self::RateLimited { retry_after } => after(f, "the rate limit is exhausted", *retry_after),
+            Self::Throttled { retry_after } => {
+                after(f, "the service is overloaded and is asked less", *retry_after)
+            }
             Self::ConcurrencyLimited => f.write_str("too many requests are in flight"),
             Self::Shed { priority } => write!(f, "overloaded: a request of {priority} priority was shed"),
             Self::Draining => f.write_str("the service is draining and takes no new requests"),
@@ -215,6 +231,11 @@ mod tests {
                 "the rate limit is exhausted, try again after 0ns",
             ),
             (Rejection::rate_limited(None), "the rate limit is exhausted"),
+            (Rejection::throttled(None), "the service is overloaded and is asked less"),
+            (
+                Rejection::throttled(Some(Duration::from_secs(2))),
+                "the service is overloaded and is asked less, try again after 2s",
+            ),
             (Rejection::shed(Priority::Low), "overloaded: a request of low priority was shed"),
         ];
         for (rejection, text) in cases {

@@ -206,6 +206,7 @@ mod tests {
         assert_eq!(answered(Rejection::timed_out(TimeoutScope::Attempt, second)).0, 504);
         assert_eq!(answered(Rejection::timed_out(TimeoutScope::Queue, second)).0, 503);
         assert_eq!(answered(Rejection::Draining).0, 503);
+        assert_eq!(answered(Rejection::throttled(None)).0, 503);
         assert_eq!(answered(tower::timeout::error::Elapsed::new()).0, 504);
         assert_eq!(answered(tower::load_shed::error::Overloaded::new()).0, 503);
     }
