@@ -186,7 +186,8 @@ pub struct ThrottleBuilder<C = ByError> {
 
 impl<C> ThrottleBuilder<C> {
     /// How many calls there may be for each that the service accepts, from 1 to 100. Default 2: in a lasting overload, half of
-    /// what the service gets is more than it can do. Less spares the service more; more finds out sooner that it can do more.
+    /// what the service gets is more than it can do. Less spares the service more, and where calls are few it uses less of what the
+    /// service can do; more finds out sooner that it can do more.
     pub const fn multiplier(mut self, calls: f64) -> Self {
         self.multiplier = calls;
         self

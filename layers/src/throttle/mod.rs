@@ -72,8 +72,8 @@
 //!   that accepts more and more, the share that it gets grows before that, the faster the larger the multiplier.
 //! - At most the share `max_rejection` is refused, and `min_passes_per_second` calls pass in any case, so that a client with few
 //!   calls notices too that the service is well again.
-//! - Chance decides which calls are refused, but not how many: of any calls in a row as many as their shares add up to, give or take
-//!   two.
+//! - Chance decides which calls are refused, but hardly how many: of any calls in a row as many as their shares add up to, give or
+//!   take a few.
 //! - A refusal is [`Rejection::Throttled`](crate::Rejection::Throttled). It is not the service's: a retry in the same stack does
 //!   not repeat it, and a breaker does not count it.
 //! - Where the service says when to come back ([`Class::retry_after`](crate::Class::retry_after)), refusals pass that on: what is

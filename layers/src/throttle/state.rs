@@ -193,15 +193,19 @@ impl Core {
         ((requests - multiplier * accepts) / (requests + 1.0)).max(0.0).min(self.rules.max_rejection)
     }
 
-    /// Whether a refusal is due. Of any calls in a row as many are as their shares add up to, give or take two; chance only
-    /// decides which, so that callers who take turns are not refused in turns.
+    /// Whether a refusal is due. Of many calls in a row as many are as their shares add up to, give or take a few; chance
+    /// decides which, so that of callers who take turns none is refused more often than the others.
+    ///
+    /// Where nothing is owed the chance is the share, and a fourth more for each refusal that is owed: enough to
+    /// settle it soon, and so little that what came before does not decide.
     fn is_due(&self, share: f64, random: f64) -> bool {
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
-            reason = "one is exact, and a share is less"
+            reason = "one is exact, and the rest a few times that"
         )]
-        let (more, enough) = ((share * ONE as f64) as i64, (random * ONE as f64) as i64);
+        let parts = |refusals: f64| (refusals * ONE as f64) as i64;
+        let (more, enough) = (parts(share), parts(share + (random - share) * 4.0));
         let owed = &self.weighed.owed;
         // Threads that add at the same moment may refuse one more each, and owe one less for it.
         let due = owed.fetch_add(more, Relaxed) + more > enough;

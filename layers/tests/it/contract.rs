@@ -8,7 +8,7 @@ use std::{
 
 use palisade::{
     Backoff, Budget, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer, TraceLayer, box_errors,
+    RateLimitLayer, RetryLayer, ThrottleLayer, TimeoutLayer, TraceLayer, box_errors,
     middleware::{Next, from_fn},
     respond,
     testkit::{Clause, Contract, Error, Gate, Gated, Leaf, Request, Step},
@@ -49,6 +49,8 @@ fn services_futures_and_layers_are_send_sync_and_clone() {
     all(&ConcurrencyLimitLayer::new(NonZeroU32::MIN).handle());
     all(&CircuitBreakerLayer::default());
     all(&CircuitBreakerLayer::default().handle());
+    all(&ThrottleLayer::default());
+    all(&ThrottleLayer::default().handle());
     all(&HedgeLayer::default());
     all(&HedgeLayer::default().handle());
     all(&TraceLayer::call());
@@ -109,6 +111,10 @@ keeps_the_contract! {
     a_circuit_breaker_keeps_the_contract: CircuitBreakerLayer::default();
     a_circuit_breaker_that_probes_keeps_the_contract: probing();
     a_circuit_breaker_by_key_keeps_the_contract: CircuitBreakerLayer::builder()
+        .build_keyed(100, |request: &Request| **request % 3)
+        .unwrap();
+    a_throttle_keeps_the_contract: ThrottleLayer::default();
+    a_throttle_by_key_keeps_the_contract: ThrottleLayer::builder()
         .build_keyed(100, |request: &Request| **request % 3)
         .unwrap();
     a_hedge_that_measures_keeps_the_contract: HedgeLayer::default();

@@ -17,6 +17,7 @@ mod middleware;
 mod rate;
 mod recorded;
 mod retry;
+mod throttle;
 mod timeout;
 mod tonic;
 mod trace;
