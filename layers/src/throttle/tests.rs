@@ -153,25 +153,22 @@ mod exact {
 
     #[test]
     fn some_calls_pass_every_second_whatever_the_share() {
-        for (per_second, gap, at_least) in
-            [(1.0, 200, 1), (1.0, 1, 1), (3.0, 250, 3), (0.1, 100, 0), (20.0, 10, 20)]
-        {
-            let mut throttle =
-                Driven::new(Rules { max_rejection: 0.99, min_passes_per_second: per_second, ..rules() });
-            for _ in 0..1_000_000 / gap / 10 {
-                // A total overload for the window, whatever comes through.
+        for (per_second, gap) in [(1.0, 200), (1.0, 1), (3.0, 250), (0.1, 100), (20.0, 10)] {
+            let rules = Rules { window: ms(10_000), max_rejection: 0.99, min_passes_per_second: per_second };
+            let mut throttle = Driven::new(rules);
+            let (calls, mut total) = (1_000 / gap, 0);
+            for _ in 0..60 {
                 throttle.answers(OVERLOADED, 1_000);
-                throttle.wait(ms(1_000));
-                throttle.answers(OVERLOADED, 1_000);
-                let passed = (0..1_000 / gap).filter(|_| {
+                let mut passed = 0;
+                for _ in 0..calls {
                     throttle.wait(ms(gap));
-                    !throttle.is_refused()
-                });
-                assert!(passed.count() >= at_least, "{per_second} per second, a call each {gap} ms");
-                if gap < 200 {
-                    break;
+                    passed += u32::from(!throttle.is_refused());
                 }
+                assert!(f64::from(passed) >= per_second.floor(), "{passed} of {per_second} each {gap} ms");
+                total += passed;
             }
+            let (total, most) = (f64::from(total), 60.0 * (per_second + 0.01 * calls as f64) + 5.0);
+            assert!(total >= 60.0 * per_second && total <= most, "{total} of {per_second} each {gap} ms");
         }
     }
 
@@ -272,10 +269,11 @@ mod exact {
 
     /// Calls that come at this rate for so long: how many there were, passed, and were accepted.
     fn run(throttle: &mut Driven, service: &mut Capacity, per_second: u32, time: Duration) -> [f64; 3] {
-        let calls = (f64::from(per_second) * time.as_secs_f64()).round();
-        let (mut passed, mut accepted) = (0.0, 0.0);
-        for _ in 0..calls as u32 {
-            throttle.wait(Duration::from_secs(1) / per_second);
+        let gap = Duration::from_secs(1) / per_second;
+        let (mut calls, mut passed, mut accepted) = (0.0, 0.0, 0.0);
+        for _ in 0..time.as_nanos() / gap.as_nanos() {
+            calls += 1.0;
+            throttle.wait(gap);
             if throttle.passes() {
                 let answer = service.answer(throttle.now);
                 throttle.answers(answer, 1);
