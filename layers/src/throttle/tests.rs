@@ -215,9 +215,14 @@ mod exact {
         let start = throttle.now;
         throttle.answers(OVERLOADED, 100);
         // It stands still: a tenth passes, and accepts count.
-        let passed = (0..10_000).filter(|_| throttle.passes()).count();
+        let passes_and_is_rejected = |throttle: &Driven| {
+            let passes = throttle.passes();
+            throttle.answers(OVERLOADED, u32::from(passes));
+            passes
+        };
+        let passed = (0..10_000).filter(|_| passes_and_is_rejected(&throttle)).count();
         assert!((990..1_110).contains(&passed), "{passed}");
-        throttle.answers(Answer::Accepted, 10_000);
+        throttle.answers(Answer::Accepted, 20_000);
         near(throttle.share(), 0.0);
         // It goes back.
         throttle.now = start - Duration::from_secs(3_600);
@@ -335,14 +340,39 @@ mod exact {
         let [calls, passed, _] = run(&mut throttle, &mut down, 1_000, ms(60_000));
         assert!((0.09..0.12).contains(&(passed / calls)), "{passed} of {calls}");
         let mut well = Capacity { per_second: 1e6, room: 0.0, since: throttle.now };
-        run(&mut throttle, &mut well, 1_000, ms(2_800));
-        let [calls, passed, _] = run(&mut throttle, &mut well, 1_000, ms(100));
-        assert!((0.2..0.4).contains(&(passed / calls)), "{passed} of {calls}");
+        run(&mut throttle, &mut well, 1_000, ms(1_900));
+        let [calls, passed, _] = run(&mut throttle, &mut well, 1_000, ms(200));
+        assert!((0.12..0.3).contains(&(passed / calls)), "{passed} of {calls}");
         // Half of what it gets is too much: it finds its share at once.
         let mut half = Capacity { per_second: 500.0, room: 0.0, since: throttle.now };
         run(&mut throttle, &mut half, 1_000, ms(5_000));
         let [_, passed, accepted] = run(&mut throttle, &mut half, 1_000, ms(10_000));
         assert!(accepted > 4_700.0 && passed <= 10_000.0, "{accepted} of {passed}");
+    }
+
+    /// Refusals count at once, and accepts when they come: a rejection must not throttle the rest of what has begun.
+    #[test]
+    fn a_stray_rejection_hardly_throttles_a_service_that_is_slow_to_accept() {
+        for latency in [500, 1_500, 3_000, 10_000] {
+            for rate in [20, 1_000] {
+                let mut throttle = Driven::new(defaults());
+                throttle.answers(OVERLOADED, 1);
+                let (mut under_way, mut refused) = (std::collections::VecDeque::new(), 0);
+                for _ in 0..rate * 30 {
+                    throttle.wait(Duration::from_secs(1) / rate);
+                    while under_way.front().is_some_and(|due| *due <= throttle.now) {
+                        under_way.pop_front();
+                        throttle.answers(Answer::Accepted, 1);
+                    }
+                    if throttle.passes() {
+                        under_way.push_back(throttle.now + ms(latency));
+                    } else {
+                        refused += 1;
+                    }
+                }
+                assert!(refused <= 37, "{refused} at {rate}/s, answered after {latency} ms");
+            }
+        }
     }
 
     #[test]
@@ -425,6 +455,12 @@ mod beside_a_model {
             }
             let requests = f64::from(self.covered(None, now));
             let accepts = f64::from(self.covered(Some(Event::Accepted), now));
+            let rejected = f64::from(self.covered(Some(Event::Rejected), now));
+            let refused = f64::from(self.covered(Some(Event::Refused), now));
+            let (multiplier, largest) = (self.multiplier, self.max_rejection);
+            if refused >= 2.0 * multiplier / (multiplier - 1.0) * largest / (1.0 - largest) * rejected {
+                return 0.0;
+            }
             ((requests - self.multiplier * accepts) / (requests + 1.0)).clamp(0.0, self.max_rejection)
         }
     }
