@@ -69,8 +69,8 @@
 //! # When to use something else
 //!
 //! With several servers behind one service, a circuit for each of them (`build_keyed`) that feeds the choice of
-//! a server is better than one that refuses all. Against overload, a throttle or an adaptive limit sends less
-//! instead of nothing.
+//! a server is better than one that refuses all. Against overload, a [throttle](crate::ThrottleLayer) or an adaptive
+//! limit sends less instead of nothing.
 //!
 //! # Knobs
 //!

@@ -2,6 +2,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -26,7 +27,7 @@ pin_project! {
 enum Fate {
     /// Nobody is told if it is dropped: that says nothing of the service.
     Passed(Option<Handle<Valve>>),
-    Refused(Option<Rejection>),
+    Refused(Option<Duration>),
 }
 
 impl<S, C, Req> ThrottleFuture<S, C, Req>
@@ -38,8 +39,8 @@ where
         Self { call, fate: Fate::Passed(valve), classifier }
     }
 
-    pub(super) const fn refused(rejection: Rejection, classifier: C) -> Self {
-        Self { call: ReadyCall::Ended, fate: Fate::Refused(Some(rejection)), classifier }
+    pub(super) const fn refused(retry_after: Option<Duration>, classifier: C) -> Self {
+        Self { call: ReadyCall::Ended, fate: Fate::Refused(retry_after), classifier }
     }
 }
 
@@ -62,10 +63,7 @@ where
                 }
                 Poll::Ready(answer)
             }
-            Fate::Refused(rejection) => match rejection.take() {
-                Some(rejection) => Poll::Ready(Err(rejection.into())),
-                None => Poll::Pending,
-            },
+            Fate::Refused(retry_after) => Poll::Ready(Err(Rejection::throttled(*retry_after).into())),
         }
     }
 }

@@ -65,11 +65,12 @@
 //! - In a lasting overload the service gets `multiplier` times what it accepts: with 2 it accepts half of what it gets,
 //!   with 1.1 most of it.
 //! - A call counts when it is answered, and not when it is sent. So a service that is slow, and healthy, is never throttled,
-//!   however long the window is. One that rejects at once what it rejects, and takes its time for the rest, looks
-//!   worse than it is when traffic begins, for as long as it takes.
-//! - What is refused rests on an answer of the service: once the last rejection has left the window, all calls
-//!   pass. So after an overload, however long it was, all calls pass within a `window`. Of a service
-//!   that accepts more and more, the share that it gets grows before that, the faster the larger the multiplier.
+//!   however long the window is.
+//! - What is refused rests on answers of the service. A rejection in the window answers for so many refusals at most,
+//!   some 36 by default (`2 * multiplier / (multiplier - 1) * max_rejection / (1 - max_rejection)`): one by itself does not throttle a service that
+//!   is slow to accept. And once the last rejection has left the window, all calls pass. So after an overload, however
+//!   long it was, all calls pass within a `window`. A service that accepts more and more gets more before that, the
+//!   sooner the larger the multiplier.
 //! - At most the share `max_rejection` is refused, and `min_passes_per_second` calls pass in any case, so that a client with few
 //!   calls notices too that the service is well again.
 //! - Chance decides which calls are refused, but hardly how many: of any calls in a row as many as their shares add up to, give or

@@ -44,9 +44,9 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         match self.valves.with(&request, Valve::ask) {
             Ok(valve) => ThrottleFuture::passed(self.inner.call(request), valve, self.classifier.clone()),
-            Err(rejection) => {
+            Err(retry_after) => {
                 self.inner.give_up_place();
-                ThrottleFuture::refused(rejection, self.classifier.clone())
+                ThrottleFuture::refused(retry_after, self.classifier.clone())
             }
         }
     }

@@ -190,7 +190,20 @@ impl Core {
 
     fn share(&self, sums: &Sums, multiplier: f64) -> f64 {
         let (requests, accepts) = (f64::from(sums.events), f64::from(accepts(sums)));
+        let [rejected, refused_here] = sums.marked.map(f64::from);
+        if refused_here >= self.refusals_for_each(multiplier) * rejected {
+            return 0.0;
+        }
         ((requests - multiplier * accepts) / (requests + 1.0)).max(0.0).min(self.rules.max_rejection)
+    }
+
+    /// How many refusals rest on a rejection at most: twice as many as there are for each when the largest share is refused
+    /// of a service that accepts some of the rest.
+    ///
+    /// Without that a stray rejection throttles a service that is slow to accept, since refusals count as requests at once.
+    fn refusals_for_each(&self, multiplier: f64) -> f64 {
+        let largest = self.rules.max_rejection;
+        2.0 * multiplier / (multiplier - 1.0) * largest / (1.0 - largest)
     }
 
     /// Whether a refusal is due. Of many calls in a row as many are as their shares add up to, give or take a few; chance

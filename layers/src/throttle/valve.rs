@@ -9,11 +9,11 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::Duration,
 };
 
 use super::state::{Answer, Core, Decision, Rules};
 use crate::{
-    Rejection,
     class::{Class, Fault},
     clock::Instant,
     handle::Handle,
@@ -131,9 +131,10 @@ impl Valve {
         }
     }
 
-    /// Lets a call pass, and tells who wants to know its outcome, if anybody does.
+    /// Lets a call pass, and tells who wants to know its outcome, if anybody does; or when the service wants to be asked again,
+    /// where that is known.
     #[inline]
-    pub(super) fn ask(this: &Handle<Self>) -> Result<Option<Handle<Self>>, Rejection> {
+    pub(super) fn ask(this: &Handle<Self>) -> Result<Option<Handle<Self>>, Option<Duration>> {
         let mode = this.shared.mode();
         if mode == Mode::Off {
             return Ok(None);
@@ -146,7 +147,7 @@ impl Valve {
 
     /// Decides where the service has spoken of overload lately.
     #[inline(never)]
-    fn weigh(&self, mode: Mode) -> Result<(), Rejection> {
+    fn weigh(&self, mode: Mode) -> Result<(), Option<Duration>> {
         let now = Instant::now();
         match self.core.decide(self.shared.multiplier(), fastrand::f64(), now) {
             Decision::Calm => self.end_refusing(),
@@ -173,7 +174,7 @@ impl Valve {
         Ok(())
     }
 
-    fn refuse(&self, share: f64, now: Instant) -> Rejection {
+    fn refuse(&self, share: f64, now: Instant) -> Option<Duration> {
         self.core.count_refusal(now);
         self.refused.fetch_add(1, Relaxed);
         self.shared.refused.increment(1);
@@ -183,7 +184,7 @@ impl Valve {
         }
         self.show(share);
         self.settle();
-        Rejection::throttled(self.core.come_back_after(now))
+        self.core.come_back_after(now)
     }
 
     /// Tells everybody that no calls are refused, where that came about while one was.
