@@ -76,14 +76,12 @@ where
             return;
         };
         let mut departed = followers.depart(slot);
+        let _task = WokenAtLast(departed.task.take());
         if let Some(call) = departed.call.take() {
             self.kept.abandon(self.flight, Some(&followers), call);
         }
         if departed.vacant {
             self.kept.flights.offer(self.flight, Some(&followers), None);
-        }
-        if let Some(task) = departed.task.take() {
-            task.wake();
         }
     }
 }
@@ -94,5 +92,16 @@ where
 {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// A task that has nothing to do any more, and has to be told so that it ends: also if the call panics while it is dropped.
+struct WokenAtLast(Option<Waker>);
+
+impl Drop for WokenAtLast {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.wake();
+        }
     }
 }

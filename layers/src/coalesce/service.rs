@@ -164,9 +164,9 @@ where
             }
             Boarded::Follows(flight, seat, began) => {
                 let until = deadline.unwrap_or(began + kept.shared.longest);
-                kept.shared.count_joined();
                 // Seated first: what follows is code of others, and may panic.
                 let mut follower = Follower::new(kept, flight, seat);
+                kept.shared.count_joined();
                 self.inner.give_up_place();
                 if deadline.is_some() {
                     self.until.lift(&mut request);

@@ -157,9 +157,13 @@ impl Valve {
             }
             Decision::Refuse { share } => return Err(self.refuse(share, now)),
             Decision::Pass { .. } if self.last_refused.load(Relaxed) == 0 => {}
-            Decision::Pass { share } if share > 0.0 => self.show(share),
+            Decision::Pass { share } if share > 0.0 => {
+                self.show(share);
+                self.settle();
+            }
             // It may well begin again at once: one window is as long as it remembers.
-            Decision::Pass { .. } => {
+            Decision::Pass { share } => {
+                self.show(share);
                 let last = self.last_refused.load(Relaxed);
                 let window = u64::try_from(self.core.window().as_nanos()).unwrap_or(u64::MAX);
                 if now.as_nanos() >= last.saturating_add(window) {

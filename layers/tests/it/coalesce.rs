@@ -357,6 +357,81 @@ async fn a_service_that_panics_when_it_is_called_leaves_no_flight_behind() {
     assert_eq!(service.oneshot(Request::new(701)).await, Ok(701));
 }
 
+/// A call that never ends, and panics when it is dropped.
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("in the drop"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_when_it_is_dropped_leaves_no_task_behind() {
+    let layer = layer();
+    let service = layer.layer(service_fn(|_: Request| {
+        let held = PanicsWhenDropped;
+        async move {
+            let _held = held;
+            std::future::pending::<Result<u32, Error>>().await
+        }
+    }));
+    let mut calls = begun(&service, [700, 701]);
+    drop(calls.remove(0));
+    settle().await;
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert_eq!((alive(), layer.handle().snapshot().flights), (1, 1));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(calls))).is_err());
+    settle().await;
+    assert_eq!((alive(), layer.handle().snapshot().flights), (0, 0));
+}
+
+/// Panics when a call is counted.
+struct PanicsAtCounts;
+
+impl metrics::CounterFn for PanicsAtCounts {
+    fn increment(&self, _: u64) {
+        std::panic::resume_unwind(Box::new("in the counter"));
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl metrics::Recorder for PanicsAtCounts {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::from_arc(Arc::new(Self))
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+#[test]
+fn who_panics_where_it_is_counted_is_no_follower_any_more() {
+    metrics::with_local_recorder(&PanicsAtCounts, || {
+        run_paused(async {
+            let (leaf, layer) = (Leaf::new([Step::Hang]), layer());
+            let mut service = layer.layer(leaf.clone());
+            let leader = begun(&service, [700]);
+            let ready = service.ready().await.unwrap();
+            assert!(catch_unwind(AssertUnwindSafe(|| drop(ready.call(Request::new(701))))).is_err());
+            let followers = layer.handle().snapshot().followers;
+            assert!(catch_unwind(AssertUnwindSafe(|| drop(leader))).is_ok(), "it goes on for nobody");
+            assert_eq!(followers, 0);
+            assert_idle(&layer, &leaf);
+        });
+    });
+}
+
 /// Clones of it can be told to panic.
 #[derive(Debug)]
 struct Fragile(Arc<AtomicUsize>);

@@ -487,6 +487,31 @@ fn a_call_that_passes_allocates_nothing() {
 }
 
 #[test]
+fn the_metric_follows_a_share_that_falls_to_nothing_at_once() {
+    let recorder = DebuggingRecorder::new();
+    let share = || Recorded::at(&recorder).gauge("palisade_throttle_refused_share", &[("layer", "throttle")]);
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let leaf = Leaf::new([Step::Answer]);
+            let layer = layer();
+            let service = layer.layer(leaf.clone());
+            for _ in 0..10 {
+                send(&service).await.unwrap();
+            }
+            leaf.follow([Step::Fail(NOT_APPLIED)]);
+            for _ in 0..100 {
+                let _ = send(&service).await;
+            }
+            assert!(share().unwrap() > 0.5);
+            layer.handle().set_multiplier(100.0).unwrap();
+            let _ = send(&service).await;
+            assert!(layer.handle().snapshot().share == 0.0);
+            assert!(share().is_some_and(|change| change < -0.5));
+        });
+    });
+}
+
+#[test]
 fn refusals_and_their_share_are_metrics() {
     let recorder = DebuggingRecorder::new();
     // Since the last time: the recorder forgets what it has shown.
