@@ -80,7 +80,7 @@ where
         if self.shared.read_keys && prepared.kind() == Kind::Read {
             // The driver's statement does not show the values that are bound to it.
             let row = Row::new(prepared.columns(), values)?;
-            request = request.as_read_of(prepared.shared_text(), row);
+            request = request.with_read_of(prepared.shared_text(), row);
         }
         Ok(self.settled(request))
     }

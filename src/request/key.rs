@@ -81,7 +81,7 @@ impl Request {
     }
 
     /// Tells which read it is, so that it has a key.
-    pub(crate) fn as_read_of(mut self, text: Arc<str>, row: Row) -> Self {
+    pub(crate) fn with_read_of(mut self, text: Arc<str>, row: Row) -> Self {
         self.read = Some((text, Arc::new(row)));
         self
     }

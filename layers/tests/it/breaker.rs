@@ -1,5 +1,4 @@
 use std::{
-    fmt::Write,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -20,9 +19,7 @@ use palisade::{
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use tracing_subscriber::layer::SubscriberExt;
-
-use crate::recorded::Recorded;
+use crate::{events::logged, recorded::Recorded};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -481,31 +478,9 @@ fn transitions_refusals_and_open_circuits_are_counted() {
     });
 }
 
-/// What is logged of it: level, message, and the cause.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Logged {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if matches!(field.name(), "message" | "cause" | "key") {
-                    write!(self.0, " {value:?}").unwrap();
-                }
-            }
-        }
-        let mut text = Text(event.metadata().level().to_string());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-}
-
 #[test]
 fn every_change_of_state_is_an_event() {
-    let logged = Logged::default();
-    let subscriber = tracing_subscriber::registry().with(logged.clone());
-    tracing::subscriber::with_default(subscriber, || {
+    let logged = logged(&["key", "cause"], || {
         run_paused(async {
             let layer =
                 builder().consecutive_failures(1).build_keyed(10, |request: &Request| **request).unwrap();
@@ -519,7 +494,7 @@ fn every_change_of_state_is_an_event() {
         });
     });
     assert_eq!(
-        *logged.0.lock().unwrap(),
+        logged,
         [
             r#"WARN the circuit has opened "7" "consecutive_failures""#,
             r#"INFO the circuit lets probes through "7""#,

@@ -12,6 +12,7 @@ mod concurrency;
 mod contract;
 mod deadline;
 mod drain;
+mod events;
 mod graceful;
 mod hedge;
 mod hyper;

@@ -1,5 +1,4 @@
 use std::{
-    fmt::Write,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -22,9 +21,8 @@ use palisade::{
 };
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tracing_subscriber::layer::SubscriberExt;
 
-use crate::recorded::Recorded;
+use crate::{events::logged, recorded::Recorded};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -569,31 +567,9 @@ fn refusals_and_their_share_are_metrics() {
     });
 }
 
-/// What is logged of it: level, message, and the key.
-#[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Logged {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if matches!(field.name(), "message" | "key") {
-                    write!(self.0, " {value:?}").unwrap();
-                }
-            }
-        }
-        let mut text = Text(event.metadata().level().to_string());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-}
-
 #[test]
 fn it_tells_when_it_begins_to_refuse_and_when_it_ceases_and_no_more() {
-    let logged = Logged::default();
-    let subscriber = tracing_subscriber::registry().with(logged.clone());
-    tracing::subscriber::with_default(subscriber, || {
+    let events = logged(&["key"], || {
         run_paused(async {
             let leaf = overloaded();
             let layer = builder().build_keyed(10, |request: &Request| **request).unwrap();
@@ -608,7 +584,6 @@ fn it_tells_when_it_begins_to_refuse_and_when_it_ceases_and_no_more() {
             run(&service, 100, ms(15_000)).await;
         });
     });
-    let events = logged.0.lock().unwrap();
     let (begins, ceases) = (
         r#"DEBUG the service says that it is overloaded: calls are refused "7""#,
         r#"DEBUG calls are not refused any more "7""#,
