@@ -133,7 +133,8 @@ mod exact {
     #[test]
     fn a_learned_limit_is_forgotten_when_it_is_not_used() {
         let mut told = Told::new(SETTINGS);
-        (0..40).for_each(|_| {
+        // Not so many that a probe is on.
+        (0..30).for_each(|_| {
             told.full(1.0);
         });
         assert!(told.limit() > 500, "{}", told.limit());
@@ -167,6 +168,21 @@ mod exact {
             told.dropped(100, 0);
         });
         assert_eq!(told.limit(), 3);
+    }
+
+    #[test]
+    fn bounds_that_were_narrow_for_a_while_leave_nothing_behind() {
+        let mut told = Told::new(SETTINGS);
+        told.controller.set_bounds(1, 2);
+        told.controller.set_bounds(1, 1_000);
+        let two = Seen { samples: 100, latency: 0.001, most_in_flight: 2, ..Seen::default() };
+        (0..100).for_each(|_| {
+            told.window(Seen { most_in_flight: told.limit().min(10), ..two });
+        });
+        (0..600).for_each(|_| {
+            told.window(two);
+        });
+        assert_eq!(told.limit(), 20, "the initial limit, which is more than five times what is used");
     }
 
     #[test]
