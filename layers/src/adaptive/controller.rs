@@ -415,9 +415,9 @@ impl Controller {
     fn end_probe(&mut self, probe: Probe, seen: Seen, now: Instant) -> Phase {
         let known = self.base.unwrap_or(f64::INFINITY);
         let latency = seen.latency.max(1e-9);
-        let (mut as_known, mut nothing_new) = (false, false);
+        let mut nothing_new = false;
         if seen.samples >= 4 {
-            as_known = self.verified && (0.9..=1.1).contains(&(latency / known));
+            let as_known = self.verified && (0.9..=1.1).contains(&(latency / known));
             nothing_new = self.verified && (0.75..=1.33).contains(&(latency / known));
             let lower = probe.limit / 2;
             // It has fallen with the limit: there may still be a queue, unless it is what is known without one.
