@@ -161,8 +161,10 @@ impl Line {
     #[cold]
     pub(crate) fn hand_over(&self, may: impl Fn(u32) -> bool) {
         let may = |waiting, owned| waiting > 0 && may(owned);
+        // Not a mere look: of two who change what they share and then look at what the other has, one may see neither. Whoever joins
+        // after this sees what the caller did before it, and whoever joined before this is seen.
+        let mut word = self.word.fetch_add(0, AcqRel);
         loop {
-            let word = self.word.load(Acquire);
             if !may(waiting(word), owned(word)) {
                 return;
             }
@@ -175,6 +177,7 @@ impl Line {
             self.weight.fetch_sub(u64::from(weight), AcqRel);
             drop(places);
             wake(waker);
+            word = self.word.load(Acquire);
         }
     }
 

@@ -388,6 +388,31 @@ mod models {
         });
     }
 
+    /// Nobody gives a place back until it is in.
+    #[test]
+    fn loom_who_joins_while_the_limit_is_raised_is_let_in() {
+        loom::model(|| {
+            let limit = Arc::new(AtomicU32::new(1));
+            let places = Arc::new(Places::new(Arc::clone(&limit)));
+            assert!(places.take().is_some());
+            let other = {
+                let places = Arc::clone(&places);
+                thread::spawn(move || {
+                    if places.take().is_none() {
+                        let place = places.join(9).unwrap();
+                        block_on(poll_fn(|cx| places.in_turn(place, cx.waker())));
+                    }
+                    places.give_back();
+                })
+            };
+            Places::set_limit(&limit, 2);
+            places.hand_out();
+            other.join().unwrap();
+            places.give_back();
+            assert_eq!((places.in_flight(), places.waiting()), (0, 0));
+        });
+    }
+
     #[test]
     fn loom_a_limit_that_moves_while_calls_end_loses_no_wake_up() {
         Model::check(2, 3, |model, number| {

@@ -119,6 +119,8 @@ pub(super) struct Controller {
     phase: Phase,
     /// Whether it was the limit that held calls back, of late: from 0 to 1.
     pressed: f64,
+    /// The calls that succeeded in a second of the last window.
+    throughput: f64,
     /// The most calls in flight, fading.
     peak: f64,
     /// The limit at which calls were dropped.
@@ -149,6 +151,7 @@ impl Controller {
             recent: None,
             phase: Phase::Steady,
             pressed: 0.0,
+            throughput: 0.0,
             peak: 0.0,
             ceiling: f64::INFINITY,
             known_from: 0.0,
@@ -203,7 +206,6 @@ impl Controller {
     pub(super) fn set_bounds(&mut self, min: u32, max: u32) {
         self.settings.min = min;
         self.settings.max = max;
-        self.settings.initial = self.settings.initial.clamp(min, max);
         self.limit = self.bounded(self.limit);
     }
 
@@ -238,6 +240,9 @@ impl Controller {
         self.closed_at = now;
         if length > IDLE {
             self.known_from = 0.0;
+        }
+        if length > 0.0 && !self.is_probing() {
+            self.throughput = (f64::from(seen.samples) + f64::from(seen.others)) / length;
         }
         self.peak = f64::from(seen.most_in_flight).max(self.peak * (-length / PEAK_HALVES_IN).exp2());
         let was = self.limit;
@@ -277,6 +282,7 @@ impl Controller {
         let (recent, base) = self.measure(seen, in_force);
         let Settings { tolerance, .. } = self.settings;
         let ratio = recent / base;
+        let knee = 1.0 + 0.3 * (tolerance - 1.0);
         if in_force == 1 && dropped.is_none() {
             // It is not our queue, whatever the latency; a limit that cannot fall has to try.
             self.limit = self.limit.max(2.0);
@@ -289,7 +295,6 @@ impl Controller {
             let evidence = f64::from(seen.samples) / (f64::from(seen.samples) + RECENT_WEIGHT);
             self.limit = self.limit.min(before * (1.0 - evidence * (1.0 - (tolerance / ratio).max(0.5))));
         } else if dropped.is_none() && seen.most_in_flight.saturating_mul(2) >= in_force {
-            let knee = 1.0 + 0.3 * (tolerance - 1.0);
             let step = self.limit.sqrt().min(0.14 * self.limit).max(1.0);
             self.limit += if ratio > knee {
                 step * (tolerance - ratio) / (tolerance - knee)
@@ -307,9 +312,17 @@ impl Controller {
             self.ceiling = f64::INFINITY;
         }
         self.growing = self.limit > 1.05 * before;
+        if seen.most_in_flight.saturating_mul(2) <= in_force && ratio <= knee {
+            // So few calls do not queue behind each other.
+            self.verified = true;
+        }
+        if self.pressed < 0.1 && ratio <= knee {
+            // What comes now may be a flood, whose first calls tell of the way to it.
+            self.probe_at = self.probe_at.max(now + PROBE_EVERY / 5);
+        }
         let decreased = dropped.or_else(|| (self.limit < before).then_some(Cause::Latency));
-        if binding && dropped.is_none() && self.probe_is_due(ratio, recent, in_force, now) {
-            self.begin_probe(in_force, recent, now);
+        if binding && dropped.is_none() {
+            self.probe_if_due(ratio, recent, in_force, now);
         }
         decreased
     }
@@ -370,24 +383,39 @@ impl Controller {
         if self.known_from < RECENT_WEIGHT { 1.0 + self.known_from.sqrt().recip() } else { 1.0 }
     }
 
-    fn probe_is_due(&mut self, ratio: f64, recent: f64, in_force: u32, now: Instant) -> bool {
+    fn probe_if_due(&mut self, ratio: f64, recent: f64, in_force: u32, now: Instant) {
         let limit = f64::from(in_force);
         let (high, latency) = self.reference;
         if limit >= high || recent <= latency * (limit / high).sqrt() {
             self.reference = (limit, recent);
         } else if limit <= 0.6 * high && recent > 0.85 * latency {
-            // The limit has fallen, and the latency has not: it is not our queue.
-            return now >= self.doubt_at;
+            // The limit has fallen, and the latency has not: it is not our queue, or it is still that of before. If the service has
+            // become slower, less is done; if not, so many calls still find no queue.
+            let unqueued = self.throughput * self.base.unwrap_or(0.0);
+            if unqueued <= 0.8 * limit {
+                if now >= self.doubt_at {
+                    self.begin_probe((0.5 * limit).max(unqueued), in_force, recent, now);
+                }
+                return;
+            }
         }
         let knee = 1.0 + 0.3 * (self.settings.tolerance - 1.0);
         let can_grow = ratio <= knee && self.whole(self.limit) > in_force;
-        self.pressed > 0.5 && !can_grow && now >= self.probe_at
+        if self.pressed > 0.5 && !can_grow && now >= self.probe_at {
+            self.begin_probe(0.5 * limit, in_force, recent, now);
+        }
     }
 
-    fn begin_probe(&mut self, in_force: u32, recent: f64, now: Instant) {
-        let limit = (in_force / 2).max(self.settings.min);
-        // Half as many as one are none; and what is not much less tells nothing.
-        if limit > 0 && f64::from(limit) <= 0.8 * f64::from(in_force) {
+    fn begin_probe(&mut self, limit: f64, in_force: u32, recent: f64, now: Instant) {
+        let limit = self.whole(limit);
+        if in_force > 1 && in_force == self.settings.min {
+            // The bounds allow nothing lower: this is as near to an idle service as it gets.
+            self.base = self.base.map(|base| toward(base, recent, 0.5));
+            self.reference = (0.0, 0.0);
+            return;
+        }
+        // What is not much less tells nothing.
+        if f64::from(limit) <= 0.8 * f64::from(in_force) {
             self.phase = Phase::Draining(Probe { began: now, limit, before: recent, at_first: recent });
         }
     }
@@ -401,8 +429,8 @@ impl Controller {
             let as_known = self.verified && (0.9..=1.1).contains(&(latency / known));
             nothing_new = self.verified && (0.75..=1.33).contains(&(latency / known));
             let lower = probe.limit / 2;
-            // It has fallen with the limit: there may still be a queue.
-            if !as_known
+            // It has fallen with the limit: there may still be a queue, unless it is what is known without one.
+            if !(as_known || self.verified && (0.8..1.2).contains(&(latency / known)))
                 && latency <= 0.8 * probe.before
                 && lower >= self.settings.min
                 && seen.most_in_flight >= probe.limit

@@ -41,7 +41,9 @@
 //!   window, whatever happens in it. Back up it goes fast to where calls were dropped, and slowly past that.
 //! - The latency of an idle service, the *base*, is measured while the layer is in use. Where the limit holds calls back for long, it is halved
 //!   every ten seconds or so, for some tenths of a second, and halved again if the latency falls by half. That costs less than one call in a hundred. The
-//!   same happens when a limit falls and the latency does not: then the service has become slower, and that is the new base.
+//!   same happens when a limit falls and the latency does not: then the service has become slower, and that is the new base. Such a probe goes no
+//!   lower than throughput times base, which is what the service works on without a queue; and when calls begin to be held back, the first
+//!   probe waits for two seconds. Where `min` allows nothing lower, the latency at that limit becomes the base.
 //! - At a limit of 1 there is no queue of ours to be measured: the limit goes up to try, and the base follows. So it is never stuck.
 //!
 //! What counts:

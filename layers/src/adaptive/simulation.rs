@@ -314,6 +314,26 @@ fn the_base_stays_right_under_an_overload_of_minutes() {
 }
 
 #[test]
+fn a_flood_costs_next_to_nothing_of_what_the_service_can_do() {
+    for (workers, mean, most) in [(50, 0.02, 0.8), (20, 0.02, 1.5), (100, 0.005, 0.5)] {
+        let mut lost = 0.0;
+        for shape in [Shape::Fixed, Shape::Exponential, Shape::LongTailed] {
+            for seed in 1..6 {
+                let mut simulation = Simulation::new(workers, mean, shape, 0.65, seed);
+                simulation.run(15.0);
+                simulation.clients[0].rate *= 5.0 / 0.65;
+                for _ in 0..20 {
+                    simulation.run(0.1);
+                    lost += (1.0 - simulation.utilisation(0.1)).max(0.0) / 15.0;
+                }
+            }
+        }
+        // In the first two seconds, a probe included; and chance, which is most of it where there are few workers.
+        assert!(lost < most, "{workers} workers of {mean} s: {lost:.2} tenths of a second");
+    }
+}
+
+#[test]
 fn a_service_that_becomes_slower_for_good_is_used_fully_again() {
     // At first half of the workers are idle; then the service takes twice as long, and all are needed.
     for (workers, mean, load) in [(10, 0.001, 0.45), (10, 0.02, 0.45), (100, 0.02, 0.45), (100, 0.02, 2.0)] {
@@ -325,6 +345,20 @@ fn a_service_that_becomes_slower_for_good_is_used_fully_again() {
         let possible = (2.0 * load).min(1.0);
         let share = simulation.utilisation(10.0) / possible;
         assert!(share > 0.9, "{workers} workers of {mean} s at {load}: {share:.3} of what is possible");
+    }
+}
+
+#[test]
+fn a_service_that_becomes_slower_is_used_fully_again_where_the_limit_may_not_fall_far() {
+    for min in [50, 60, 80] {
+        let settings = Settings { min, initial: min, ..SETTINGS };
+        let mut simulation = Simulation::of_clients(1, settings, 100, 0.02, Shape::Exponential, 0.45, 2);
+        simulation.run(8.0);
+        simulation.mean *= 2.0;
+        simulation.run(15.0);
+        simulation.run(10.0);
+        let share = simulation.utilisation(10.0) / 0.9;
+        assert!(share > 0.95, "not below {min}: {share:.3} of what is possible");
     }
 }
 

@@ -170,6 +170,21 @@ mod exact {
     }
 
     #[test]
+    fn bounds_that_were_narrow_for_a_while_leave_nothing_behind() {
+        let mut told = Told::new(SETTINGS);
+        told.controller.set_bounds(1, 2);
+        told.controller.set_bounds(1, 1_000);
+        let two = Seen { samples: 100, latency: 0.001, most_in_flight: 2, ..Seen::default() };
+        (0..100).for_each(|_| {
+            told.window(Seen { most_in_flight: told.limit().min(10), ..two });
+        });
+        (0..600).for_each(|_| {
+            told.window(two);
+        });
+        assert_eq!(told.limit(), 20, "the initial limit, which is more than five times what is used");
+    }
+
+    #[test]
     fn one_call_that_takes_for_ever_hides_no_others() {
         let window = Window::new();
         (0..99).for_each(|_| window.add_latency(ms(10)));

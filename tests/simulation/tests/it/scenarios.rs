@@ -208,3 +208,11 @@ fn where_nothing_is_answered_everything_is_asked_three_times_without_them() {
         assert!(attempts > 2.8, "{}: {attempts}", scenario.name);
     }
 }
+
+#[test]
+fn the_first_second_of_a_flood_costs_next_to_no_critical_call() {
+    let lived = with(five_times::SCENARIO);
+    let start = five_times::SCENARIO.trouble.0;
+    let critical = lived.report.between(start, start + 1.0).served(Priority::Critical);
+    assert!(critical >= 0.97, "{critical}");
+}
