@@ -19,6 +19,7 @@ mod handle;
 pub mod hedge;
 #[cfg(feature = "http")]
 pub mod http;
+mod judged;
 pub mod keyed;
 mod latency;
 mod limit;

@@ -2,7 +2,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     Rejection,
-    class::{Classify, Fault},
+    class::{Class, Classify, Fault},
     clock::Instant,
     handle::Handle,
+    judged::{Judge, JudgedCall},
     readiness::ReadyCall,
     superseded::is_superseded,
 };
@@ -29,15 +30,8 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        call: ReadyCall<S, Req>,
-        admission: Admission,
-        classifier: C,
+        call: JudgedCall<S, Req, C, Watched>,
     }
-}
-
-enum Admission {
-    Admitted(Watched),
-    Refused(Option<Duration>),
 }
 
 /// A call that was admitted. Dropped before its outcome is known, it counts as one that its caller gave up.
@@ -60,6 +54,24 @@ impl Watched {
     }
 }
 
+impl Judge for Watched {
+    #[inline]
+    fn judge(&mut self, class: &Class) {
+        self.end(match class.fault() {
+            // A layer further in refused it: the service was not asked.
+            _ if class.is_refused_here() => Outcome::Neutral,
+            Fault::None => Outcome::Success,
+            Fault::Caller => Outcome::Neutral,
+            Fault::Overload => Outcome::Overload,
+            Fault::Server | Fault::Unreachable => Outcome::Failure,
+        });
+    }
+
+    fn refusal(retry_after: Option<Duration>) -> Rejection {
+        Rejection::circuit_open(retry_after)
+    }
+}
+
 impl Drop for Watched {
     #[inline]
     fn drop(&mut self) {
@@ -73,12 +85,13 @@ impl<S, C, Req> BreakerFuture<S, C, Req>
 where
     S: Service<Req>,
 {
+    #[inline]
     pub(super) const fn admitted(call: ReadyCall<S, Req>, watched: Watched, classifier: C) -> Self {
-        Self { call, admission: Admission::Admitted(watched), classifier }
+        Self { call: JudgedCall::passed(call, watched, classifier) }
     }
 
     pub(super) const fn refused(retry_after: Option<Duration>, classifier: C) -> Self {
-        Self { call: ReadyCall::Ended, admission: Admission::Refused(retry_after), classifier }
+        Self { call: JudgedCall::refused(retry_after, classifier) }
     }
 }
 
@@ -92,23 +105,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match this.admission {
-            Admission::Admitted(watched) => {
-                let answer = ready!(this.call.poll(cx));
-                let class = this.classifier.classify(answer.as_ref());
-                watched.end(match class.fault() {
-                    // A layer further in refused it: the service was not asked.
-                    _ if class.is_refused_here() => Outcome::Neutral,
-                    Fault::None => Outcome::Success,
-                    Fault::Caller => Outcome::Neutral,
-                    Fault::Overload => Outcome::Overload,
-                    Fault::Server | Fault::Unreachable => Outcome::Failure,
-                });
-                Poll::Ready(answer)
-            }
-            Admission::Refused(retry_after) => Poll::Ready(Err(Rejection::circuit_open(*retry_after).into())),
-        }
+        self.project().call.poll(cx)
     }
 }
 
@@ -117,8 +114,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerFuture")
-            .field("admitted", &matches!(self.admission, Admission::Admitted(_)))
-            .finish_non_exhaustive()
+        f.debug_struct("BreakerFuture").field("admitted", &self.call.has_passed()).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -9,7 +9,13 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::Valve;
-use crate::{Rejection, class::Classify, handle::Handle, readiness::ReadyCall};
+use crate::{
+    Rejection,
+    class::{Class, Classify},
+    handle::Handle,
+    judged::{Judge, JudgedCall},
+    readiness::ReadyCall,
+};
 
 pin_project! {
     /// The future of a [`Throttle`](super::Throttle) service.
@@ -18,16 +24,24 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        call: ReadyCall<S, Req>,
-        fate: Fate,
-        classifier: C,
+        call: JudgedCall<S, Req, C, Watched>,
     }
 }
 
-enum Fate {
-    /// Nobody is told if it is dropped: that says nothing of the service.
-    Passed(Option<Handle<Valve>>),
-    Refused(Option<Duration>),
+/// The throttle of a call that it counts. A call that its caller gives up counts for nothing.
+struct Watched(Option<Handle<Valve>>);
+
+impl Judge for Watched {
+    #[inline]
+    fn judge(&mut self, class: &Class) {
+        if let Some(valve) = self.0.take() {
+            valve.count(class);
+        }
+    }
+
+    fn refusal(retry_after: Option<Duration>) -> Rejection {
+        Rejection::throttled(retry_after)
+    }
 }
 
 impl<S, C, Req> ThrottleFuture<S, C, Req>
@@ -36,11 +50,11 @@ where
 {
     #[inline]
     pub(super) const fn passed(call: ReadyCall<S, Req>, valve: Option<Handle<Valve>>, classifier: C) -> Self {
-        Self { call, fate: Fate::Passed(valve), classifier }
+        Self { call: JudgedCall::passed(call, Watched(valve), classifier) }
     }
 
     pub(super) const fn refused(retry_after: Option<Duration>, classifier: C) -> Self {
-        Self { call: ReadyCall::Ended, fate: Fate::Refused(retry_after), classifier }
+        Self { call: JudgedCall::refused(retry_after, classifier) }
     }
 }
 
@@ -54,17 +68,7 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match this.fate {
-            Fate::Passed(valve) => {
-                let answer = ready!(this.call.poll(cx));
-                if let Some(valve) = valve.take() {
-                    valve.count(&this.classifier.classify(answer.as_ref()));
-                }
-                Poll::Ready(answer)
-            }
-            Fate::Refused(retry_after) => Poll::Ready(Err(Rejection::throttled(*retry_after).into())),
-        }
+        self.project().call.poll(cx)
     }
 }
 
@@ -73,8 +77,6 @@ where
     S: Service<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ThrottleFuture")
-            .field("passed", &matches!(self.fate, Fate::Passed(_)))
-            .finish_non_exhaustive()
+        f.debug_struct("ThrottleFuture").field("passed", &self.call.has_passed()).finish_non_exhaustive()
     }
 }
