@@ -43,6 +43,10 @@ use crate::{ConfigError, clock::Instant, telemetry};
 ///
 /// In any stretch of time the repeats are at most `ratio` x requests + `reserve_per_second` x seconds + `burst`.
 ///
+/// The last two count for each budget. Of a thousand clients with the defaults, a server may see a thousand repeats a second that no
+/// request has paid for, and fifty thousand at once: in a large fleet set them so low that all together stay at a few percent of what
+/// the server can do.
+///
 /// Metrics: the gauge `palisade_budget_balance{layer}` in repeats, from the first repeat on, and the counter
 /// `palisade_budget_withdrawals_total{layer, outcome}`, where the outcome is `granted` or `refused`. What the reserve
 /// pays in shows at the next withdrawal.

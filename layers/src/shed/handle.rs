@@ -23,7 +23,8 @@ impl ShedHandle {
     /// Who waits now, and what became of the calls so far.
     pub fn snapshot(&self) -> ShedSnapshot {
         let Shared { queue, shed, timed_out, waited, .. } = &*self.shared;
-        let figures = queue.figures();
+        let (figures, after) = queue.figures(Instant::now());
+        self.shared.settle(after);
         ShedSnapshot {
             waiting: ByPriority(figures.waiting),
             overloaded: figures.overloaded.checked_sub(1).and_then(|level| PRIORITIES.get(level).copied()),

@@ -203,14 +203,17 @@ impl Queue {
         self.locked(now, |core, _| change(core.rules).map(|rules| core.rules = rules))
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        let core = lock(&self.core);
-        Figures {
-            waiting: std::array::from_fn(|level| core.lines.len_at(level)),
-            overloaded: core.overload.levels(),
-            refused_below: core.refused_below(),
-            target: core.overload.target(&core.rules),
-        }
+    /// What is so now: an overload may have begun since the last call came.
+    pub(super) fn figures(&self, now: Instant) -> (Figures, After) {
+        self.locked(now, |core, _| {
+            core.update(now);
+            Figures {
+                waiting: std::array::from_fn(|level| core.lines.len_at(level)),
+                overloaded: core.overload.levels(),
+                refused_below: core.refused_below(),
+                target: core.overload.target(&core.rules),
+            }
+        })
     }
 
     /// Does something under the lock, and notes what has changed by it.

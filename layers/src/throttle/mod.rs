@@ -95,6 +95,11 @@
 //! [`TimeoutLayer`](crate::TimeoutLayer), so that the classifier sees timeouts. Beside the breaker, in either order; tell that by
 //! [`overload_counts(false)`](crate::breaker::CircuitBreakerBuilder::overload_counts) to leave overload to the throttle.
 //!
+//! A service that sheds by priority refuses the least important calls, which says nothing of the others: use a throttle for each
+//! priority then, `build_keyed(4, |request: &Request| request.priority())`. What a throttle lets pass in any case,
+//! `min_passes_per_second`, counts for each client and key; all of them together have to stay well below what the service can do.
+//! The chapter on [overload](crate::overload) has figures for both.
+//!
 //! # When to use something else
 //!
 //! A service that is down does not answer "overloaded": that is for a [breaker](crate::CircuitBreakerLayer). To keep a rate

@@ -758,3 +758,18 @@ fn the_threshold_is_told_also_where_a_setting_was_refused() {
         });
     });
 }
+
+/// An operator who looks in the night, when nobody calls any more, sees what is so then.
+#[test]
+fn a_snapshot_sees_an_overload_that_no_call_has_seen() {
+    let layer = ShedLayer::default();
+    let handle = layer.handle();
+    run_paused(async {
+        let service = layer.layer(Gated::new(Leaf::new([Step::Answer]), &Gate::default()));
+        let mut waiting = Box::pin(service.oneshot(Request::new(1)));
+        assert!(poll_once(waiting.as_mut()).is_pending());
+        assert_eq!(handle.snapshot().overloaded, None);
+        sleep(MILLISECOND * 500).await;
+        assert_eq!(handle.snapshot().overloaded, Some(Priority::Normal));
+    });
+}
