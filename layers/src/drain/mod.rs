@@ -36,6 +36,7 @@
 //! - Work beside the calls counts while it has a [`DrainGuard`]: [`Drain::guard`] for work that is new and is refused as a call is,
 //!   [`Drain::hold`] and a clone of a guard for what belongs to work that was let in, which is not refused while the drain waits. The
 //!   body of a response that streams on after the call was answered is such work: put a guard into it.
+//! - Coalesced calls of which the leader has given up go on for those who follow, each of which counts by itself.
 //! - [`Drain::finish`] waits until nothing is in flight, or for the timeout, which counts from the beginning of the drain, and tells
 //!   what is left. What is left goes on, as the tasks are the runtime's; and the drain may still come to its end.
 //! - Where there is a grace, [`Drain::is_draining`] and [`Drain::started`] tell of the drain at once, and new calls are let in for

@@ -13,7 +13,7 @@ use axum::{Router, body::Body, routing::get};
 use http::StatusCode;
 use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
-    DeadlineLayer, Drain, Instant, Rejection, ServiceBuilderExt, box_errors,
+    CoalesceLayer, DeadlineLayer, Drain, Instant, Rejection, ServiceBuilderExt, box_errors,
     drain::{DrainReport, Phase},
     respond,
     testkit::{Error, Gate, Gated, Leaf, Request, Step, Wakes, poll_once, run_paused, settle},
@@ -49,6 +49,27 @@ async fn old_calls_finish_and_new_ones_are_refused_at_once() {
     assert_eq!(report.took.as_secs(), 3);
     assert_eq!(old.await.unwrap(), Ok(1));
     assert_eq!(service.oneshot(Request::new(3)).await, draining());
+}
+
+/// Of coalesced calls one leads, and gives up: the call goes on in a task for those who follow, and they are waited for.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_goes_on_without_its_leader_is_waited_for() {
+    let drain = Drain::new();
+    let leaf = Leaf::new([Step::AnswerAfter(SECOND * 3)]);
+    let coalesce = CoalesceLayer::new(|_: &Request| Some(()));
+    let flights = coalesce.handle();
+    let service = drain.layer().layer(coalesce.layer(leaf.clone()));
+    let leader = tokio::spawn(service.clone().oneshot(Request::new(1)));
+    settle().await;
+    let follower = tokio::spawn(service.clone().oneshot(Request::new(2)));
+    settle().await;
+    leader.abort();
+    assert!(leader.await.unwrap_err().is_cancelled());
+    let report = drain.finish().await;
+    assert!(finished(report));
+    assert_eq!(report.took.as_secs(), 3);
+    assert_eq!((leaf.call_count(), leaf.in_flight(), flights.snapshot().detached), (1, 0, 1));
+    assert_eq!(follower.await.unwrap(), Ok(1));
 }
 
 /// No runtime, no timer.
