@@ -7,8 +7,8 @@ use std::{
 };
 
 use palisade::{
-    Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer, Rejection, RetryLayer,
-    TimeoutLayer, breaker::CircuitState,
+    AdaptiveConcurrencyLayer, Backoff, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
+    Rejection, RetryLayer, ShedLayer, TimeoutLayer, breaker::CircuitState,
 };
 use tower::ServiceBuilder;
 use tower_cassandra::{BoxClient, Cassandra, Client, Error, ErrorKind, Timeouts};
@@ -363,6 +363,61 @@ async fn a_cluster_that_hangs_fills_the_bulkhead_and_no_more() {
     }
     recovered(&client, Duration::from_secs(20)).await;
     assert_eq!((places.snapshot().in_flight, places.snapshot().waiting), (0, 0));
+}
+
+/// What hangs gets next to no calls, those who are refused are told so in time, and it is as before by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_hangs_is_asked_less_and_less_and_fully_again_when_it_is_well() {
+    let Some(ring) = ring().await else { return };
+    let (shed, limit) = (ShedLayer::default().deadline_aware(), AdaptiveConcurrencyLayer::default());
+    let (refusals, limits) = (shed.handle(), limit.handle());
+    let stack = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(Timeouts::total(DEADLINE)))
+        .layer(RetryLayer::default())
+        .layer(shed)
+        .layer(limit)
+        .layer(TimeoutLayer::new(Timeouts::attempt(ATTEMPT).prepare(ATTEMPT)))
+        .service(ring.session().await);
+    let client = Client::new(stack).boxed();
+    warm(&client).await;
+    let offer = async |for_how_long: Duration| {
+        let (began, mut calls) = (Instant::now(), Vec::new());
+        while began.elapsed() < for_how_long {
+            for k in 0..10 {
+                let client = client.clone();
+                calls.push(tokio::spawn(async move {
+                    let began = Instant::now();
+                    let outcome = client.execute(SELECT, (k,)).await;
+                    assert!(began.elapsed() < DEADLINE + SLACK, "{:?}: {outcome:?}", began.elapsed());
+                    outcome.is_ok()
+                }));
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        let (mut good, all) = (0, calls.len());
+        for call in calls {
+            good += usize::from(call.await.unwrap());
+        }
+        (good, all)
+    };
+    let (good, all) = offer(Duration::from_secs(1)).await;
+    assert!(good * 100 >= all * 99, "{good} of {all} before, {:?}", limits.snapshot());
+    {
+        let _paused: Vec<_> = (1..=3).map(|node| ring.cluster.paused(node).unwrap()).collect();
+        offer(Duration::from_secs(4)).await;
+        let (limits, refusals) = (limits.snapshot(), refusals.snapshot());
+        assert!(limits.limit <= 3 && limits.drops > 10, "{limits:?}");
+        assert!(refusals.shed.total() > 1_000, "{refusals:?}");
+    }
+    recovered(&client, Duration::from_secs(20)).await;
+    // It takes some windows of good answers until all of that fits again.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(10) && limits.snapshot().limit < 20 {
+        offer(Duration::from_millis(500)).await;
+    }
+    let (good, all) = offer(Duration::from_secs(1)).await;
+    assert!(good * 100 >= all * 99, "{good} of {all} afterwards, {:?}", limits.snapshot());
+    assert_eq!((limits.snapshot().in_flight, refusals.snapshot().waiting.total()), (0, 0));
 }
 
 /// Until routing knows which node hangs, a second attempt may meet it again, but not often.
