@@ -131,10 +131,10 @@ async fn reads_of_the_same_share_an_answer_and_others_do_not() {
     assert_eq!((snapshot.flights, snapshot.followers), (0, 0));
 
     // A mistake is everybody's, and means the same to all.
-    let mistaken = client.read_keys(true);
+    let sharing = client.read_keys(true);
     let mistakes: Vec<_> = (0..50)
         .map(|_| {
-            let client = mistaken.clone();
+            let client = sharing.clone();
             tokio::spawn(async move { client.query("SELECT v FROM no_such_table").await.unwrap_err() })
         })
         .collect();
