@@ -82,7 +82,7 @@
 //! Three things are easily missed there:
 //!
 //! - **A throttle for each priority.** The server refuses the least important first, which says nothing of the others. One throttle for
-//!   all refuses critical calls at random: 38% of them are served, and 99.9% with
+//!   all refuses critical calls at random: little more than a third of them are served, and 99.9% with
 //!   `ThrottleLayer::builder().build_keyed(4, |request: &Request| request.priority())`.
 //! - **What clients may do in any case adds up.** `min_passes_per_second` of a throttle counts for each client and key: a thousand clients with
 //!   four priorities and one pass a second are 4,000 calls a second. `reserve_per_second` and `burst` of a [`Budget`] count for each client as

@@ -43,7 +43,7 @@ impl fmt::Debug for ReadKey {
 impl Request {
     /// The key under which a read may share its answer, or `None` for what has to be asked for by itself: anything but a read, a
     /// read at `SERIAL` or `LOCAL_SERIAL`, which has to see whatever was written before it began, one that asks for a trace, and one whose
-    /// values are not known here. [`Client::read_keys`](crate::Client::read_keys) makes them known.
+    /// values are not known here. (A level that the session has by itself is not known here either: where that is serial, share no reads.) [`Client::read_keys`](crate::Client::read_keys) makes them known.
     ///
     /// ```
     /// use palisade::CoalesceLayer;
