@@ -10,8 +10,8 @@ use std::{
 };
 
 use palisade::{
-    CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain, HedgeLayer, MetricsLayer,
-    RateLimitLayer, RetryLayer, TimeoutLayer,
+    AdaptiveConcurrencyLayer, CircuitBreakerLayer, ConcurrencyLimitLayer, DeadlineLayer, Drain, HedgeLayer,
+    MetricsLayer, RateLimitLayer, RetryLayer, ShedLayer, ThrottleLayer, TimeoutLayer,
 };
 use tower::{Layer, Service};
 use tower_resilience::circuitbreaker;
@@ -82,6 +82,9 @@ fn each_layer() {
     }
     one_and_two! {
         "drain": Drain::new().layer();
+        "adaptive": AdaptiveConcurrencyLayer::default();
+        "shed": ShedLayer::default();
+        "throttle": ThrottleLayer::default();
         "deadline": DeadlineLayer::new(LIMIT);
         "metrics": MetricsLayer::default();
         "rate": RateLimitLayer::per_second(MANY);
