@@ -65,7 +65,6 @@ fn coalesced(bars: &mut Bars) {
     let shareable = MapErrLayer::new(Shareable);
     let ours = (CoalesceLayer::new(|request: &Request| Some(**request)), shareable.clone());
     let theirs = (coalesce::CoalesceLayer::new(|request: &Request| **request), shareable);
-    // A call that is pending arms a timer, as every wait has an end here, and the peer's has none.
     beside!(bars, "coalesce", ours, "tower_resilience", theirs, 1.0, 1.0);
 }
 
