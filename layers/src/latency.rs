@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::{
+    buckets::Buckets,
     clock::Instant,
     sync::{
         Mutex,
@@ -25,12 +26,10 @@ const SLICES: usize = 3;
 const SLICE: Duration = Duration::from_secs(10);
 const REFRESH: Duration = Duration::from_secs(3);
 
-/// What is below this many nanoseconds, half a millisecond or so, falls into one bucket.
-const FINEST: u64 = 1 << FINEST_LOG;
-const FINEST_LOG: u32 = 19;
-/// Doublings above that, each of sixteen buckets, up to a minute. A model under loom has a small stack.
-const OCTAVES: u32 = if cfg!(palisade_loom) { 1 } else { 17 };
-const BUCKETS: usize = 1 + 16 * OCTAVES as usize;
+/// What is below half a millisecond or so falls into one bucket. Above that come doublings up to a minute, each of sixteen. A model
+/// under loom has a small stack.
+const SCALE: Buckets = Buckets::new(19, 4, if cfg!(palisade_loom) { 1 } else { 17 });
+const BUCKETS: usize = SCALE.len();
 
 pub(crate) struct Latencies {
     percentile: f64,
@@ -61,7 +60,7 @@ impl Latencies {
     #[inline]
     pub(crate) fn record(&self, latency: Duration, now: Instant) {
         let slice = &self.slices[self.current.load(Acquire) % SLICES];
-        slice[bucket_of(latency)].fetch_add(1, Relaxed);
+        slice[SCALE.of(latency)].fetch_add(1, Relaxed);
         if now.as_nanos() >= self.refresh_at.load(Relaxed) {
             self.refresh(now);
         }
@@ -126,32 +125,9 @@ impl Latencies {
         let mut below = 0;
         (0..BUCKETS).find_map(|bucket| {
             below += count(bucket);
-            (below >= wanted).then(|| upper_end(bucket))
+            (below >= wanted).then(|| SCALE.upper_end(bucket))
         })
     }
-}
-
-#[inline]
-fn bucket_of(latency: Duration) -> usize {
-    let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-    if nanos < FINEST {
-        return 0;
-    }
-    let octave = nanos.ilog2();
-    // The four bits after the first one.
-    let sixteenth = (nanos >> (octave - 4)) & 0xf;
-    #[expect(clippy::cast_possible_truncation, reason = "less than the number of buckets")]
-    let bucket = (u64::from(octave - FINEST_LOG) * 16 + sixteenth) as usize;
-    (1 + bucket).min(BUCKETS - 1)
-}
-
-/// Where the bucket ends, in nanoseconds.
-fn upper_end(bucket: usize) -> u64 {
-    let Some(bucket) = bucket.checked_sub(1) else {
-        return FINEST;
-    };
-    let (octave, sixteenth) = (bucket / 16, bucket as u64 % 16);
-    (FINEST << octave) / 16 * (17 + sixteenth)
 }
 
 #[cfg(all(test, not(palisade_loom)))]
@@ -234,9 +210,10 @@ mod tests {
 
     #[test]
     fn every_latency_has_a_bucket_that_ends_at_most_a_sixteenth_later() {
+        const FINEST: u64 = 1 << 19;
         for nanos in (0..70_000).map(|step| step * 1_000_003).chain([u64::MAX, FINEST, FINEST - 1]) {
-            let bucket = bucket_of(Duration::from_nanos(nanos));
-            let end = upper_end(bucket);
+            let bucket = SCALE.of(Duration::from_nanos(nanos));
+            let end = SCALE.upper_end(bucket);
             if bucket == BUCKETS - 1 {
                 assert!(nanos > 60_000_000_000, "{nanos}");
             } else {

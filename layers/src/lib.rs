@@ -5,6 +5,7 @@ pub mod adaptive;
 mod admission;
 mod backoff;
 pub mod breaker;
+mod buckets;
 pub mod budget;
 mod builder;
 pub mod class;

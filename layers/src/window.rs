@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::{
-    clock::Instant,
+    clock::{Instant, nanos},
     sync::atomic::{
         AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -114,10 +114,7 @@ impl Window {
                 let (capacity, buckets) = Span::buckets_of(calls);
                 (capacity.into(), 0, buckets.into())
             }
-            Span::Time(time) => {
-                let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-                (0xffff, (nanos / BUCKETS).max(1), BUCKETS)
-            }
+            Span::Time(time) => (0xffff, (nanos(time) / BUCKETS).max(1), BUCKETS),
         };
         let window = Self {
             current: AtomicU64::new(0),

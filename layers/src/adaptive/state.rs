@@ -6,7 +6,6 @@
 use std::{
     sync::Arc,
     task::{Poll, Waker},
-    time::Duration,
 };
 
 use crossbeam_utils::CachePadded;
@@ -16,7 +15,7 @@ use super::{
     window::{Sums, Window},
 };
 use crate::{
-    clock::Instant,
+    clock::{Instant, nanos},
     places::Places,
     sync::{
         Mutex,
@@ -256,8 +255,4 @@ impl Core {
             drops: self.drops.load(Relaxed),
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

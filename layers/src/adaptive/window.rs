@@ -8,16 +8,15 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::{
+    buckets::Buckets,
     handle::number_of_thread,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-/// What is below this many nanoseconds, a microsecond or so, falls into one bucket.
-const FINEST: u64 = 1 << FINEST_LOG;
-const FINEST_LOG: u32 = 10;
-/// Doublings above that, each of eight buckets, up to a minute or so. A model under loom has a small stack.
-const OCTAVES: u32 = if cfg!(palisade_loom) { 0 } else { 26 };
-const BUCKETS: usize = 1 + 8 * OCTAVES as usize;
+/// What is below a microsecond or so falls into one bucket. Above that come doublings up to a minute or so, each of eight. A model
+/// under loom has a small stack.
+const SCALE: Buckets = Buckets::new(10, 3, if cfg!(palisade_loom) { 0 } else { 26 });
+const BUCKETS: usize = SCALE.len();
 const STRIPES: usize = if cfg!(palisade_loom) { 1 } else { 4 };
 
 /// Samples above this share of all count as if they were there: one pause of a second must not hide a thousand calls.
@@ -61,7 +60,7 @@ impl Window {
 
     #[inline]
     pub(super) fn add_latency(&self, latency: Duration) {
-        self.stripe().latencies[bucket_of(latency)].fetch_add(1, Relaxed);
+        self.stripe().latencies[SCALE.of(latency)].fetch_add(1, Relaxed);
     }
 
     pub(super) fn add_other(&self) {
@@ -113,7 +112,7 @@ fn mean(counts: &[u32]) -> (u32, f64) {
     let (mut sum, mut largest) = (0.0, 0.0);
     for (bucket, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
         let counted = f64::from(*count).min(left);
-        largest = middle(bucket);
+        largest = Duration::from_nanos(SCALE.middle(bucket)).as_secs_f64();
         sum += counted * largest;
         left -= counted;
         if left <= 0.0 {
@@ -122,27 +121,4 @@ fn mean(counts: &[u32]) -> (u32, f64) {
     }
     sum += (1.0 - TRUSTED) * all * largest;
     (u32::try_from(samples).unwrap_or(u32::MAX), sum / all)
-}
-
-#[inline]
-fn bucket_of(latency: Duration) -> usize {
-    let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-    if nanos < FINEST {
-        return 0;
-    }
-    let octave = nanos.ilog2();
-    // The three bits after the first one.
-    let eighth = (nanos >> (octave - 3)) & 7;
-    #[expect(clippy::cast_possible_truncation, reason = "less than 600")]
-    let bucket = (u64::from(octave - FINEST_LOG) * 8 + eighth) as usize;
-    (1 + bucket).min(BUCKETS - 1)
-}
-
-/// The middle of the bucket, in seconds.
-fn middle(bucket: usize) -> f64 {
-    let nanos = match bucket.checked_sub(1) {
-        None => FINEST / 2,
-        Some(bucket) => (FINEST << (bucket / 8)) / 16 * (17 + 2 * (bucket as u64 % 8)),
-    };
-    Duration::from_nanos(nanos).as_secs_f64()
 }

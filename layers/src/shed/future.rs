@@ -1,7 +1,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
@@ -91,11 +91,7 @@ where
         StageProj::Ended => return Poll::Pending,
         StageProj::Refused { rejection } => Err(rejection.clone().into()),
         StageProj::Waiting { service, request, turn, timer } => {
-            match poll_turn(service, request, turn, timer, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Ready(Ok(future)) => Ok(future),
-            }
+            ready!(poll_turn(service, request, turn, timer, cx))
         }
     };
     match ended {

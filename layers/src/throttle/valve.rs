@@ -15,7 +15,7 @@ use std::{
 use super::state::{Answer, Core, Decision, Rules};
 use crate::{
     class::{Class, Fault},
-    clock::Instant,
+    clock::{Instant, nanos},
     handle::Handle,
     keyed::Keep,
     telemetry::{Counter, Gauge},
@@ -165,8 +165,7 @@ impl Valve {
             Decision::Pass { share } => {
                 self.show(share);
                 let last = self.last_refused.load(Relaxed);
-                let window = u64::try_from(self.core.window().as_nanos()).unwrap_or(u64::MAX);
-                if now.as_nanos() >= last.saturating_add(window) {
+                if now.as_nanos() >= last.saturating_add(nanos(self.core.window())) {
                     self.end_refusing();
                 }
             }

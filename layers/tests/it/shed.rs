@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
     HasDeadline, Instant, Priority, Rejection, ShedLayer, TimeoutScope,
     shed::{Shed, ShedBuilder},
@@ -19,6 +19,8 @@ use palisade::{
 };
 use tokio::time::sleep;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
+
+use crate::recorded::Recorded;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -717,26 +719,11 @@ fn refusals_and_waits_are_counted_and_the_threshold_told() {
             layer.handle().refuse_below(Some(Priority::Low));
         });
     });
-    let metrics = recorder.snapshotter().snapshot().into_vec();
-    let value = |name: &str, priority: Option<&str>| {
-        let found = metrics.iter().find(|(key, ..)| {
-            let mut labels = key.key().labels();
-            key.key().name() == name
-                && priority.is_none_or(|priority| labels.any(|label| label.value() == priority))
-        });
-        match found.map(|(_, _, _, value)| value) {
-            Some(DebugValue::Counter(count)) => f64::from(u32::try_from(*count).unwrap()),
-            Some(DebugValue::Gauge(value)) => value.into_inner(),
-            _ => f64::NAN,
-        }
-    };
-    let values = [
-        value("palisade_shed_total", Some("low")),
-        value("palisade_shed_waited_total", None),
-        value("palisade_shed_waiting", None),
-        value("palisade_shed_threshold", None),
-    ];
-    assert!(values.iter().zip([1.0, 3.0, 0.0, 1.0]).all(|(is, due)| (is - due).abs() < 0.1), "{values:?}");
+    let seen = Recorded::at(&recorder);
+    assert_eq!(seen.count("palisade_shed_total", &[("layer", "reads"), ("priority", "low")]), 1);
+    assert_eq!(seen.count("palisade_shed_waited_total", &[("layer", "reads")]), 3);
+    let gauges = ["palisade_shed_waiting", "palisade_shed_threshold"];
+    assert_eq!(gauges.map(|gauge| seen.gauge(gauge, &[("layer", "reads")])), [Some(0.0), Some(1.0)]);
 }
 
 /// Whatever it was that looked.
@@ -752,9 +739,8 @@ fn the_threshold_is_told_also_where_a_setting_was_refused() {
             sleep(MILLISECOND * 120).await;
             layer.handle().set_target(Duration::MAX).unwrap_err();
             assert_eq!(layer.handle().snapshot().refused_below, Some(Priority::Normal));
-            let metrics = recorder.snapshotter().snapshot().into_vec();
-            let told = metrics.iter().find(|(key, ..)| key.key().name() == "palisade_shed_threshold");
-            assert_eq!(told.map(|(.., value)| value), Some(&DebugValue::Gauge(2.0.into())));
+            let told = Recorded::at(&recorder).gauge("palisade_shed_threshold", &[("layer", "shed")]);
+            assert_eq!(told, Some(2.0));
         });
     });
 }
