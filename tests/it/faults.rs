@@ -380,10 +380,12 @@ async fn a_cluster_that_hangs_is_asked_less_and_less_and_fully_again_when_it_is_
         .service(ring.session().await);
     let client = Client::new(stack).boxed();
     warm(&client).await;
-    let offer = async |for_how_long: Duration| {
+    // Well within what a cluster on a busy machine can do, or far more than one that hangs can.
+    let (usual, much) = (2, 10);
+    let offer = async |at_once: i32, for_how_long: Duration| {
         let (began, mut calls) = (Instant::now(), Vec::new());
         while began.elapsed() < for_how_long {
-            for k in 0..10 {
+            for k in 0..at_once {
                 let client = client.clone();
                 calls.push(tokio::spawn(async move {
                     let began = Instant::now();
@@ -400,11 +402,11 @@ async fn a_cluster_that_hangs_is_asked_less_and_less_and_fully_again_when_it_is_
         }
         (good, all)
     };
-    let (good, all) = offer(Duration::from_secs(1)).await;
+    let (good, all) = offer(usual, Duration::from_secs(1)).await;
     assert!(good * 100 >= all * 99, "{good} of {all} before, {:?}", limits.snapshot());
     {
         let _paused: Vec<_> = (1..=3).map(|node| ring.cluster.paused(node).unwrap()).collect();
-        offer(Duration::from_secs(4)).await;
+        offer(much, Duration::from_secs(4)).await;
         let (limits, refusals) = (limits.snapshot(), refusals.snapshot());
         assert!(limits.limit <= 3 && limits.drops > 10, "{limits:?}");
         assert!(refusals.shed.total() > 1_000, "{refusals:?}");
@@ -412,10 +414,10 @@ async fn a_cluster_that_hangs_is_asked_less_and_less_and_fully_again_when_it_is_
     recovered(&client, Duration::from_secs(20)).await;
     // It takes some windows of good answers until all of that fits again.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(10) && limits.snapshot().limit < 20 {
-        offer(Duration::from_millis(500)).await;
+    while began.elapsed() < Duration::from_secs(10) && limits.snapshot().limit < 4 {
+        offer(usual, Duration::from_millis(500)).await;
     }
-    let (good, all) = offer(Duration::from_secs(1)).await;
+    let (good, all) = offer(usual, Duration::from_secs(1)).await;
     assert!(good * 100 >= all * 99, "{good} of {all} afterwards, {:?}", limits.snapshot());
     assert_eq!((limits.snapshot().in_flight, refusals.snapshot().waiting.total()), (0, 0));
 }
