@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) datacenter: Option<Arc<str>>,
+    // Whether a policy of ours chooses the nodes.
+    pub(crate) is_routed: bool,
 }
 
 impl Cassandra {
@@ -76,7 +78,8 @@ impl Cassandra {
             routing.map_or_else(|| Nodes::new(Rules::default()), |routing| Arc::clone(routing.nodes()));
         nodes.sync(&session.get_cluster_state());
         let datacenter = routing.and_then(Routing::datacenter).map(Arc::from);
-        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter }) }
+        let is_routed = routing.is_some();
+        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter, is_routed }) }
     }
 
     /// What is known of each node of the cluster.
