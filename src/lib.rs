@@ -4,6 +4,7 @@ mod batch;
 mod client;
 mod connect;
 mod error;
+pub mod health;
 pub mod idempotence;
 mod leaf;
 pub mod ledger;
