@@ -9,10 +9,12 @@ use std::{
 
 use super::{
     change::{Cause, Change, CircuitState, Mode},
+    permit::CircuitPermit,
     rules::Rules,
     state::{Core, Outcome, Ticket},
 };
 use crate::{
+    Rejection,
     clock::Instant,
     keyed::{Keep, Keyed},
     sync::{Mutex, MutexGuard, lock},
@@ -25,8 +27,8 @@ use crate::{
 pub struct Transition {
     /// The name of the layer.
     pub layer: &'static str,
-    /// The `Debug` text of the circuit's key, `"users"` with its quotes for a string, where the layer keeps one circuit for
-    /// each key.
+    /// The `Debug` text of the circuit's key, `"users"` with its quotes for a string, where it is one of several: of a layer
+    /// that keeps one for each key, or without a layer.
     pub key: Option<Arc<str>>,
     /// The state before.
     pub from: CircuitState,
@@ -46,7 +48,8 @@ pub struct Transition {
 /// Is told of each change of state.
 pub(super) type Listener = Arc<dyn Fn(&Transition) + Send + Sync>;
 
-/// A circuit, as an operator sees it: read it, reset it, force it.
+/// A circuit: read it, reset it, force it, as an operator does; or [`acquire`](Self::acquire) each call by hand, where there is
+/// [no layer](super#without-a-layer) that does.
 ///
 /// Everything takes effect at once in all services that share the circuit. A listener may call it.
 pub struct Circuit {
@@ -97,6 +100,11 @@ impl Reports {
 }
 
 impl Circuit {
+    /// The circuit of a key, which readers see as text.
+    pub(super) fn keyed(rules: Rules, key: &impl fmt::Debug, reports: Arc<Reports>) -> Self {
+        Self::new(rules, Some(Arc::from(format!("{key:?}"))), reports)
+    }
+
     pub(super) fn new(rules: Rules, key: Option<Arc<str>>, reports: Arc<Reports>) -> Self {
         let mode = *reports.mode();
         let circuit = Self { core: Core::new(rules, mode, Instant::now()), born: mode, key, reports };
@@ -104,12 +112,59 @@ impl Circuit {
         circuit
     }
 
+    /// Asks for leave to make one call, now. While the circuit is closed it costs two counts and a reading of the clock.
+    ///
+    /// Ask only when the call is to be made: where the circuit has been open, the permit may be one of its few probes. To compare
+    /// targets, use [`is_closed`](Self::is_closed) and [`retry_after`](Self::retry_after).
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::CircuitOpen`] while the circuit is open, with the time until a probe may go; or while it is half-open
+    /// and all its probes are under way, or it is forced open, without. The refusal is counted, as a layer's is.
+    #[inline]
+    pub fn acquire(self: &Arc<Self>) -> Result<CircuitPermit, Rejection> {
+        match self.admit(Instant::now()) {
+            Ok(ticket) => Ok(CircuitPermit::new(self, ticket)),
+            Err(retry_after) => Err(Rejection::circuit_open(retry_after)),
+        }
+    }
+
+    /// Opens the circuit now, as if a rule had: for who knows otherwise that the target is gone, as by a connection that was lost.
+    /// The wait grows each time, as always, and probes close it again. The cause is [`Cause::Tripped`].
+    ///
+    /// | state, mode | what it does |
+    /// | --- | --- |
+    /// | closed | opens; calls under way count no more |
+    /// | half-open | opens again, for longer; probes under way count no more |
+    /// | open | nothing: the wait goes on, and if it is over, the next call probes |
+    /// | [`Mode::MetricsOnly`] | reports that it would have opened, unless it would still be open |
+    /// | [`Mode::ForcedOpen`], [`Mode::ForcedClosed`] | nothing |
+    pub fn trip(&self) {
+        if let Some(change) = self.core.trip(Instant::now()) {
+            self.report(change);
+        }
+    }
+
+    /// Whether calls pass, and none as a probe. One read of an atomic.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.state() == CircuitState::Closed
+    }
+
+    /// While open: the time until a probe may go, zero if one may go now. `None` while closed, half-open or forced open.
+    /// One read of an atomic, and while open another one and the clock.
+    #[inline]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.core.retry_after(Instant::now)
+    }
+
     /// The state at this moment.
     pub fn state(&self) -> CircuitState {
         self.core.state()
     }
 
-    /// The `Debug` text of the circuit's key, where the layer keeps one circuit for each key.
+    /// The `Debug` text of the circuit's key, where it is one of several: of a layer that keeps one for each key, or without a
+    /// layer.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
