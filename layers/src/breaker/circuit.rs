@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Rejection,
     clock::Instant,
-    keyed::{Keep, Keyed},
+    keyed::Keep,
     sync::{Mutex, MutexGuard, lock},
     telemetry::{Counter, Gauge},
 };
@@ -94,7 +94,7 @@ impl Reports {
         }
     }
 
-    fn mode(&self) -> MutexGuard<'_, Mode> {
+    pub(super) fn mode(&self) -> MutexGuard<'_, Mode> {
         lock(&self.mode)
     }
 }
@@ -112,7 +112,8 @@ impl Circuit {
         circuit
     }
 
-    /// Asks for leave to make one call, now. While the circuit is closed it costs two counts and a reading of the clock.
+    /// Asks for leave to make one call, now. While the circuit is closed, that takes a reading of the clock and a count of who
+    /// holds it, and no lock.
     ///
     /// Ask only when the call is to be made: where the circuit has been open, the permit may be one of its few probes. To compare
     /// targets, use [`is_closed`](Self::is_closed) and [`retry_after`](Self::retry_after).
@@ -131,6 +132,9 @@ impl Circuit {
 
     /// Opens the circuit now, as if a rule had: for who knows otherwise that the target is gone, as by a connection that was lost.
     /// The wait grows each time, as always, and probes close it again. The cause is [`Cause::Tripped`].
+    ///
+    /// Trip it for what happens now: unlike a permit that ends, a trip counts also if the circuit has changed its state since the
+    /// call that found out was made.
     ///
     /// | state, mode | what it does |
     /// | --- | --- |
@@ -326,59 +330,5 @@ impl Keep for Circuit {
         if mode != self.born && self.core.mode() == self.born {
             self.set_mode(mode);
         }
-    }
-}
-
-/// The circuits of a layer that keeps one for each key. Clones see the same ones.
-pub struct Circuits<K> {
-    pub(super) circuits: Keyed<K, Circuit>,
-    pub(super) reports: Arc<Reports>,
-}
-
-impl<K: Eq + std::hash::Hash + Clone> Circuits<K> {
-    /// The circuit of a key that has been seen, and is still kept.
-    pub fn get(&self, key: &K) -> Option<Arc<Circuit>> {
-        self.circuits.get(key)
-    }
-
-    /// The circuit of a key, made now if there is none: to force one that no request has come for yet. One whose mode is not
-    /// that of the layer is kept until it is.
-    pub fn get_or_make(&self, key: &K) -> Arc<Circuit> {
-        self.circuits.get_or_make(key)
-    }
-
-    /// Changes the mode of all circuits, and of those that are made from now on.
-    pub fn set_mode(&self, mode: Mode) {
-        *self.reports.mode() = mode;
-        for (_, circuit) in self.all() {
-            circuit.set_mode(mode);
-        }
-    }
-
-    /// All keys that are kept, and their circuits. Costs a copy of each key.
-    pub fn all(&self) -> Vec<(K, Arc<Circuit>)> {
-        self.circuits.all()
-    }
-
-    /// How many keys are kept.
-    pub fn len(&self) -> usize {
-        self.circuits.len()
-    }
-
-    /// Whether no request has come yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<K> Clone for Circuits<K> {
-    fn clone(&self) -> Self {
-        Self { circuits: self.circuits.clone(), reports: Arc::clone(&self.reports) }
-    }
-}
-
-impl<K> fmt::Debug for Circuits<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Circuits").finish_non_exhaustive()
     }
 }

@@ -117,7 +117,7 @@
 //!
 //! nodes[1].circuit.trip(); // its connection was lost, say
 //! let refused = call(&nodes).await.unwrap_err();
-//! assert!(matches!(Rejection::find(&*refused), Some(Rejection::CircuitOpen { retry_after: Some(_) })));
+//! assert!(matches!(Rejection::find(&*refused), Some(Rejection::CircuitOpen { retry_after: Some(_), .. })));
 //! # Ok(())
 //! # }
 //! ```
@@ -165,6 +165,7 @@
 
 mod change;
 mod circuit;
+mod circuits;
 mod future;
 mod layer;
 mod permit;
@@ -176,7 +177,8 @@ mod tests;
 
 pub use self::{
     change::{Cause, CircuitState, Mode},
-    circuit::{Circuit, CircuitSnapshot, Circuits, Transition},
+    circuit::{Circuit, CircuitSnapshot, Transition},
+    circuits::Circuits,
     future::BreakerFuture,
     layer::{CircuitBreakerBuilder, CircuitBreakerLayer},
     permit::CircuitPermit,

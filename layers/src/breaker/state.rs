@@ -188,9 +188,9 @@ impl Core {
             Phase::FORCED_OPEN => return (Err(None), None),
             Phase::OPEN => {
                 // The hottest refusal: two reads, no lock.
-                let wait = self.until_probe(now);
-                if !wait.is_zero() {
-                    return (Err(Some(wait)), None);
+                let wait = self.nanos_until_probe(now);
+                if wait > 0 {
+                    return (Err(Some(Duration::from_nanos(wait))), None);
                 }
             }
             _ => {}
@@ -205,9 +205,9 @@ impl Core {
         let mut change = None;
         match phase.kind() {
             Phase::OPEN => {
-                let wait = self.until_probe(now);
-                if !wait.is_zero() {
-                    return (Err(Some(wait)), None);
+                let wait = self.nanos_until_probe(now);
+                if wait > 0 {
+                    return (Err(Some(Duration::from_nanos(wait))), None);
                 }
                 rest.probing = Probing::NONE;
                 change = Some(self.turn(phase, Phase::HALF_OPEN, Cause::WaitOver, None));
@@ -480,11 +480,11 @@ impl Core {
 
     /// While open: the time until a probe may go, for whoever has to read the clock for it.
     pub(super) fn retry_after(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        (self.phase().kind() == Phase::OPEN).then(|| self.until_probe(now()))
+        (self.phase().kind() == Phase::OPEN).then(|| Duration::from_nanos(self.nanos_until_probe(now())))
     }
 
-    fn until_probe(&self, now: Instant) -> Duration {
-        Duration::from_nanos(self.probe_at.load(Relaxed).saturating_sub(now.as_nanos()))
+    fn nanos_until_probe(&self, now: Instant) -> u64 {
+        self.probe_at.load(Relaxed).saturating_sub(now.as_nanos())
     }
 
     pub(super) fn figures(&self, now: Instant) -> Figures {
@@ -502,7 +502,7 @@ impl Core {
             } else {
                 0
             },
-            retry_after: (phase.kind() == Phase::OPEN).then(|| self.until_probe(now)),
+            retry_after: self.retry_after(|| now),
             probes_in_flight: if phase.kind() == Phase::HALF_OPEN {
                 probing.admitted.saturating_sub(probing.ended)
             } else {

@@ -809,7 +809,7 @@ fn nothing_is_lost_when_threads_acquire_trip_and_give_up() {
     });
     let snapshot = circuit.snapshot();
     assert_eq!(snapshot.probes_in_flight, 0);
-    assert!(snapshot.generation > 4, "{snapshot:?}");
+    assert!(snapshot.generation > 1, "{snapshot:?}");
     while !circuit.is_closed() {
         end_each(circuit.acquire(), &Class::SUCCESS);
     }
