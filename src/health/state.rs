@@ -166,8 +166,6 @@ pub(crate) enum Event {
     CircuitOpen(bool),
     /// How many requests were sent to it since this was told last, and how many of them failed.
     Traffic { requests: u64, failed: u64 },
-    /// Time has passed.
-    Waited,
 }
 
 /// A change of a node's state.
@@ -243,8 +241,14 @@ impl Machine {
         self.target(rules).0.is_better_than(self.state).then(|| self.since + rules.minimum_stay)
     }
 
-    pub(crate) fn on(&mut self, event: Event, now: Instant, rules: &Rules) -> Option<Change> {
-        self.note(event, rules);
+    /// Takes into account what has happened. What is told at once makes one change at most.
+    pub(crate) fn on(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Instant,
+        rules: &Rules,
+    ) -> Option<Change> {
+        events.into_iter().for_each(|event| self.note(event, rules));
         let (to, cause) = self.target(rules);
         if to == self.state {
             self.cause = cause;
@@ -284,7 +288,6 @@ impl Machine {
             }
             Event::CircuitOpen(open) => self.is_circuit_open = open,
             Event::Traffic { requests, failed } => self.is_failing = self.is_failing(requests, failed, rules),
-            Event::Waited => {}
         }
     }
 

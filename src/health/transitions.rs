@@ -60,7 +60,11 @@ pub struct Missed(pub u64);
 
 impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} transitions were missed: read faster, or look at the report for how things are now", self.0)
+        write!(
+            f,
+            "{} transitions were missed: read faster, or look at the report for how things are now",
+            self.0
+        )
     }
 }
 
@@ -147,7 +151,9 @@ async fn tell(callback: Callback, mut waiting: mpsc::Receiver<Transition>) {
         let callback = Arc::clone(&callback);
         let told = tokio::task::spawn_blocking(move || callback(&transition)).await;
         if told.is_err_and(|error| error.is_panic()) {
-            tracing::error!("a callback of the health monitor has panicked; it is told of the next transition");
+            tracing::error!(
+                "a callback of the health monitor has panicked; it is told of the next transition"
+            );
         }
     }
 }
@@ -202,7 +208,10 @@ mod tests {
         let (told, heard) = blocking::channel();
         let told = Mutex::new(told);
         let callback: Callback = Arc::new(move |transition| {
-            told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(transition.node.port()).unwrap();
+            told.lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .send(transition.node.port())
+                .unwrap();
             assert_ne!(transition.node.port(), 1, "on purpose");
         });
         let callbacks = Callbacks::start(&[callback], &Arc::default());
