@@ -14,4 +14,5 @@ mod load;
 mod prepared;
 mod proxy;
 mod spans;
+mod storm;
 mod types;
