@@ -3,6 +3,7 @@
 mod batch;
 mod client;
 mod connect;
+mod cql;
 mod error;
 pub mod idempotence;
 mod leaf;
