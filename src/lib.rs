@@ -14,6 +14,7 @@ pub mod request;
 mod response;
 mod service;
 mod statement;
+pub mod telemetry;
 mod timeouts;
 mod timestamp;
 #[cfg(feature = "rustls")]
@@ -33,12 +34,13 @@ pub use self::{
     batch::Batch,
     client::{BoxClient, Client},
     connect::CassandraBuilder,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, HasErrorKind},
     ledger::Ledger,
     prepared::Prepared,
     request::{Kind, ReadKey, Request},
     response::Response,
     service::{Cassandra, ResponseFuture},
     statement::Statement,
+    telemetry::{OperationName, TelemetryLayer},
     timeouts::Timeouts,
 };
