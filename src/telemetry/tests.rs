@@ -34,9 +34,16 @@ use crate::{
 
 const SELECT: &str = "SELECT name FROM app.users WHERE id = 7";
 
-/// What a recorder has seen: the values of each series, by metric and labels.
+/// What a recorder has seen.
 #[derive(Debug, Default)]
-struct Seen(Vec<(String, Vec<(String, String)>, Vec<f64>)>);
+struct Seen(Vec<OneSeries>);
+
+#[derive(Debug)]
+struct OneSeries {
+    metric: String,
+    labels: Vec<(String, String)>,
+    values: Vec<f64>,
+}
 
 impl Seen {
     fn by(test: impl FnOnce()) -> Self {
@@ -58,31 +65,32 @@ impl Seen {
             DebugValue::Counter(_) => Vec::new(),
         };
         let seen = recorder.snapshotter().snapshot().into_vec();
-        Self(
-            seen.into_iter()
-                .map(|(key, _, _, value)| (key.key().name().to_owned(), labels(key.key()), values(value)))
-                .collect(),
-        )
+        let one = |(key, value): (Key, DebugValue)| OneSeries {
+            metric: key.name().to_owned(),
+            labels: labels(&key),
+            values: values(value),
+        };
+        Self(seen.into_iter().map(|(key, _, _, value)| one((key.key().clone(), value))).collect())
     }
 
     /// The labels of all series of a metric, in order.
     fn series(&self, metric: &str) -> Vec<Vec<(&str, &str)>> {
-        let of = self.0.iter().filter(|(name, ..)| name == metric);
-        let mut series: Vec<Vec<_>> =
-            of.map(|(_, labels, _)| labels.iter().map(|(key, value)| (&**key, &**value)).collect()).collect();
+        let of = self.0.iter().filter(|series| series.metric == metric);
+        let pairs =
+            |series: &'_ OneSeries| series.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let mut series: Vec<Vec<_>> = of.map(pairs).collect();
         series.sort();
         series
     }
 
     /// All values of the series that have these labels, whatever others they have.
     fn values(&self, metric: &str, labels: &[(&str, &str)]) -> Vec<f64> {
-        let has = |of: &[(String, String)], (key, value): (&str, &str)| {
-            of.iter().any(|(k, v)| k == key && v == value)
+        let has = |series: &OneSeries, (key, value): (&str, &str)| {
+            series.labels.iter().any(|(k, v)| k == key && v == value)
         };
-        self.0
-            .iter()
-            .filter(|(name, of, _)| name == metric && labels.iter().all(|wanted| has(of, *wanted)))
-            .flat_map(|(.., values)| values.clone())
+        let of = self.0.iter().filter(|series| series.metric == metric);
+        of.filter(|series| labels.iter().all(|wanted| has(series, *wanted)))
+            .flat_map(|series| series.values.clone())
             .collect()
     }
 }
@@ -445,22 +453,26 @@ fn a_text_is_told_without_its_values_and_only_if_asked_for() {
     assert_eq!(told(QueryText::WithLiterals), (Some(secret.to_owned()), true));
 }
 
+/// Notes in which span it is used and dropped.
+struct Goodbye(Arc<Mutex<Vec<Option<&'static str>>>>);
+
+impl Goodbye {
+    fn note(&self) {
+        let name = tracing::Span::current().metadata().map(tracing::Metadata::name);
+        self.0.lock().unwrap().push(name);
+    }
+}
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        self.note();
+    }
+}
+
 #[test]
 fn what_happens_below_is_in_the_span() {
     let layer = TelemetryLayer::new();
     let inside = Arc::new(Mutex::new(Vec::new()));
-    struct Goodbye(Arc<Mutex<Vec<Option<&'static str>>>>);
-    impl Goodbye {
-        fn note(&self) {
-            let name = tracing::Span::current().metadata().map(tracing::Metadata::name);
-            self.0.lock().unwrap().push(name);
-        }
-    }
-    impl Drop for Goodbye {
-        fn drop(&mut self) {
-            self.note();
-        }
-    }
     let noted = Arc::clone(&inside);
     let noting = service_fn(move |_: Request| {
         let goodbye = Goodbye(Arc::clone(&noted));
