@@ -13,4 +13,5 @@ mod load;
 mod prepared;
 mod proxy;
 mod spans;
+mod storm;
 mod types;
