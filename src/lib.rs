@@ -3,6 +3,7 @@
 mod batch;
 mod client;
 mod connect;
+mod cql;
 mod error;
 pub mod health;
 pub mod idempotence;
@@ -16,6 +17,7 @@ mod response;
 pub mod routing;
 mod service;
 mod statement;
+pub mod telemetry;
 mod timeouts;
 mod timestamp;
 #[cfg(feature = "rustls")]
@@ -35,12 +37,13 @@ pub use self::{
     batch::Batch,
     client::{BoxClient, Client},
     connect::CassandraBuilder,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, HasErrorKind},
     ledger::Ledger,
     prepared::Prepared,
     request::{Kind, ReadKey, Request},
     response::Response,
     service::{Cassandra, ResponseFuture},
     statement::Statement,
+    telemetry::{OperationName, TelemetryLayer},
     timeouts::Timeouts,
 };

@@ -15,4 +15,5 @@ mod prepared;
 mod proxy;
 mod spans;
 mod storm;
+mod telemetry;
 mod types;
