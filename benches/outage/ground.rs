@@ -81,9 +81,15 @@ impl Ground {
     ) -> Target {
         self.await_whole();
         let target = self.connect(kind, consistency, site);
-        let (warm_up, ()) = load.offer(self.runtime.handle(), &target, |clock| clock.sleep_until_second(2));
-        assert_eq!(warm_up.all().errors().count(), 0, "{} fails without a fault", kind.name());
-        target
+        // Until a node that was started again is warm.
+        for _ in 0..10 {
+            let lasts = if is_quick() { 2 } else { 10 };
+            let warm = load.offer(self.runtime.handle(), &target, |clock| clock.sleep_until_second(lasts));
+            if warm.0.all().errors().count() == 0 {
+                return target;
+            }
+        }
+        panic!("{} fails without a fault", kind.name());
     }
 
     /// Sends load to this client through the faults, and prints how that went.

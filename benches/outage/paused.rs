@@ -9,7 +9,7 @@ use crate::{
     ground::{Ground, key},
     harness::{Bars, is_quick},
     load::Load,
-    report::{Run, number},
+    report::{Run, number, seconds},
 };
 
 const PER_SECOND: u32 = 300;
@@ -89,15 +89,8 @@ fn paused(ground: &Ground, kind: Kind, target: &Target, load: Load) -> (Run, Pau
 
 /// How long after its pause the node has a fifth of its share of the traffic again, in whole seconds.
 fn seconds_until_back(run: &Run, node: SocketAddr, pause: &Pause) -> f64 {
-    let second = Duration::from_secs(1);
-    let end = run.all().iter().last().map_or(pause.ended, |sample| sample.due);
-    (1..)
-        .take_while(|seconds| pause.ended + second * *seconds <= end)
-        .find(|seconds| {
-            let to = pause.ended + second * *seconds;
-            run.between(to - second, to).share_of(&[node]) >= BACK
-        })
-        .map_or(f64::INFINITY, f64::from)
+    let mut windows = run.windows(pause.ended, Duration::from_secs(1));
+    seconds(windows.find(|(_, window)| window.share_of(&[node]) >= BACK).map(|(after, _)| after))
 }
 
 /// Of each failure it is known whether it may have been counted, and none was counted twice.
