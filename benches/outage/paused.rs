@@ -14,8 +14,6 @@ use crate::{
 
 const PER_SECOND: u32 = 300;
 const PAUSED: usize = 2;
-/// The key that is counted at.
-const COUNTER: i32 = 1;
 /// A fifth of its fair third.
 const BACK: f64 = 0.2 / 3.0;
 
@@ -95,12 +93,12 @@ fn seconds_until_back(run: &Run, node: SocketAddr, pause: &Pause) -> f64 {
 
 /// Of each failure it is known whether it may have been counted, and none was counted twice.
 pub(crate) fn counters(ground: &Ground, bars: &mut Bars) {
-    let load = Load { per_second: PER_SECOND, operation: |_| Operation::Count(COUNTER) };
+    let load = Load { per_second: PER_SECOND, operation: |number| Operation::Count(key(number)) };
     for kind in Kind::ALL {
         let target = ground.ready(kind, Consistency::LocalQuorum, None, load);
-        let before = ground.counted(COUNTER);
+        let before = ground.counted();
         let (run, pause) = paused(ground, kind, &target, load);
-        let counted = ground.counted(COUNTER) - before;
+        let counted = ground.counted() - before;
         let node = ground.cluster.address(PAUSED);
         let under_way = run.under_way(pause.began, node);
         let acknowledged = run.all().answered().count();
