@@ -3,7 +3,9 @@
 mod batch;
 mod client;
 mod connect;
+mod cql;
 mod error;
+pub mod health;
 pub mod idempotence;
 mod leaf;
 pub mod ledger;
@@ -15,6 +17,7 @@ mod response;
 pub mod routing;
 mod service;
 mod statement;
+pub mod telemetry;
 mod timeouts;
 mod timestamp;
 #[cfg(feature = "rustls")]
@@ -34,12 +37,13 @@ pub use self::{
     batch::Batch,
     client::{BoxClient, Client},
     connect::CassandraBuilder,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, HasErrorKind},
     ledger::Ledger,
     prepared::Prepared,
     request::{Kind, ReadKey, Request},
     response::Response,
     service::{Cassandra, ResponseFuture},
     statement::Statement,
+    telemetry::{OperationName, TelemetryLayer},
     timeouts::Timeouts,
 };
