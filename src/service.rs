@@ -9,7 +9,7 @@ use std::{
 
 use scylla::client::session::Session;
 use tower::Service;
-use tracing::{Span, field};
+use tracing::Span;
 
 use crate::{
     connect::CassandraBuilder,
@@ -21,6 +21,7 @@ use crate::{
     prepared::Statements,
     request::Request,
     response::Response,
+    telemetry,
     routing::Routing,
 };
 
@@ -112,12 +113,7 @@ impl Service<Request> for Cassandra {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        let span = tracing::debug_span!(
-            "cassandra.attempt",
-            kind = request.kind().as_str(),
-            node = field::Empty,
-            error = field::Empty,
-        );
+        let span = telemetry::attempt_span(&request);
         let attempt =
             request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
@@ -148,12 +144,7 @@ impl Future for ResponseFuture {
         let span = this.span.enter();
         let outcome = ready!(this.attempt.work(|| this.work.poll(cx)));
         if !this.span.is_disabled() {
-            if let Some(node) = this.attempt.address() {
-                this.span.record("node", field::display(node));
-            }
-            if let Err(error) = &outcome {
-                this.span.record("error", error.kind().as_str());
-            }
+            telemetry::record_attempt(&this.span, this.attempt.address(), this.attempt.node(), &outcome);
         }
         drop(span);
         this.attempt.end(&outcome);
