@@ -78,6 +78,8 @@ pub struct Attempt {
     pub node: Option<SocketAddr>,
     /// The id of that node, where it is known.
     pub host_id: Option<Uuid>,
+    /// The datacenter that was to answer, where that is not left to the session.
+    pub datacenter: Option<Arc<str>>,
     /// The nodes that would have been asked before that one, but the driver had no connection to them.
     pub passed_over: Vec<SocketAddr>,
     /// When the attempt began.
@@ -195,6 +197,7 @@ impl Ledger {
             kind,
             node: None,
             host_id: None,
+            datacenter: datacenter.clone(),
             passed_over: Vec::new(),
             started,
             outcome: Outcome::Pending,
@@ -243,6 +246,9 @@ impl fmt::Display for Attempt {
             Some(node) => write!(f, "{node} ")?,
             None if self.kind == Kind::Prepare => f.write_str("every node ")?,
             None => f.write_str("no node ")?,
+        }
+        if let Some(datacenter) = &self.datacenter {
+            write!(f, "in {datacenter} ")?;
         }
         if self.kind == Kind::Prepare {
             f.write_str("(prepare) ")?;

@@ -4,6 +4,7 @@ mod batch;
 mod client;
 mod connect;
 mod error;
+pub mod failover;
 pub mod health;
 pub mod idempotence;
 mod leaf;

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use scylla::client::session::Session;
+use scylla::{client::session::Session, statement::Consistency};
 use tower::Service;
 use tracing::{Span, field};
 
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) datacenter: Option<Arc<str>>,
+    /// Whether a policy of ours chooses the nodes, so that a request can name its datacenter.
+    pub(crate) is_routed: bool,
 }
 
 impl Cassandra {
@@ -76,7 +78,8 @@ impl Cassandra {
             routing.map_or_else(|| Nodes::new(Rules::default()), |routing| Arc::clone(routing.nodes()));
         nodes.sync(&session.get_cluster_state());
         let datacenter = routing.and_then(Routing::datacenter).map(Arc::from);
-        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter }) }
+        let is_routed = routing.is_some();
+        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter, is_routed }) }
     }
 
     /// What is known of each node of the cluster.
@@ -87,6 +90,15 @@ impl Cassandra {
     /// The datacenter that requests stay in, if one is named.
     pub fn datacenter(&self) -> Option<&str> {
         self.shared.datacenter.as_deref()
+    }
+
+    /// The consistency level of requests that do not set their own.
+    pub fn consistency(&self) -> Consistency {
+        self.shared.session.get_default_execution_profile_handle().to_profile().get_consistency()
+    }
+
+    pub(crate) fn is_routed(&self) -> bool {
+        self.shared.is_routed
     }
 
     /// The driver's session, for what this crate does not cover.
@@ -109,6 +121,7 @@ impl Service<Request> for Cassandra {
             "cassandra.attempt",
             kind = request.kind().as_str(),
             node = field::Empty,
+            datacenter = request.datacenter().map(|name| &**name),
             error = field::Empty,
         );
         let attempt =

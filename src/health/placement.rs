@@ -92,7 +92,11 @@ impl Topology {
     }
 
     /// Where the replicas of a keyspace are; `None` if there is no such keyspace.
-    pub(super) fn placement(&self, cluster: &ClusterState, keyspace: &str) -> Option<Arc<impl AsRef<Placement> + use<>>> {
+    pub(super) fn placement(
+        &self,
+        cluster: &ClusterState,
+        keyspace: &str,
+    ) -> Option<Arc<impl AsRef<Placement> + use<>>> {
         let known = cluster.get_keyspace(keyspace)?;
         if let Some(placed) = self.placements.get(keyspace)
             && placed.strategy == known.strategy

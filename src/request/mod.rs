@@ -271,6 +271,34 @@ impl Request {
         self.options.consistency
     }
 
+    /// The consistency level that it is sent with; `default` is the session's.
+    pub(crate) fn effective_consistency(&self, default: Consistency) -> Consistency {
+        let of_statement = || match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared().get_consistency(),
+            Operation::Batch { batch, .. } => batch.get_consistency(),
+            Operation::Prepare { .. } | Operation::Text { .. } => None,
+        };
+        self.options.consistency.or_else(of_statement).unwrap_or(default)
+    }
+
+    /// The keyspace that it is about, where that is known: it is not for a statement that was not prepared.
+    pub(crate) fn keyspace(&self) -> Option<&str> {
+        match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared().get_keyspace_name(),
+            Operation::Batch { batch, .. } => batch.statements.iter().find_map(|statement| match statement {
+                batch::BatchStatement::PreparedStatement(prepared) => prepared.get_keyspace_name(),
+                _ => None,
+            }),
+            Operation::Prepare { .. } | Operation::Text { .. } => None,
+        }
+    }
+
+    /// A repeat of what counts as a request already.
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.is_step = true;
+        self
+    }
+
     /// The datacenter whose nodes are asked, if it is not the session's.
     pub fn datacenter(&self) -> Option<&Arc<str>> {
         self.datacenter.as_ref()
