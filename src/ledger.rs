@@ -247,11 +247,10 @@ impl fmt::Display for Attempt {
             None if self.kind == Kind::Prepare => f.write_str("every node ")?,
             None => f.write_str("no node ")?,
         }
-        if let Some(datacenter) = &self.datacenter {
-            write!(f, "in {datacenter} ")?;
-        }
-        if self.kind == Kind::Prepare {
-            f.write_str("(prepare) ")?;
+        match &self.datacenter {
+            _ if self.kind == Kind::Prepare => f.write_str("(prepare) ")?,
+            Some(datacenter) => write!(f, "in {datacenter} ")?,
+            None => {}
         }
         match self.outcome {
             Outcome::Pending => write!(f, "has not answered yet"),

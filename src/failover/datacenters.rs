@@ -36,6 +36,8 @@ impl fmt::Debug for Datacenter {
 pub(super) trait Source: Send + Sync {
     /// The session's consistency level.
     fn consistency(&self) -> Consistency;
+    /// The session's keyspace.
+    fn keyspace(&self) -> Option<String>;
     /// Whether a keyspace has replicas in a datacenter. It has if nobody knows.
     fn has_replicas(&self, keyspace: &str, datacenter: &str) -> bool;
     /// Whether each of the datacenters can serve now.
@@ -56,6 +58,10 @@ pub(super) struct Cluster {
 impl Source for Cluster {
     fn consistency(&self) -> Consistency {
         self.cassandra.consistency()
+    }
+
+    fn keyspace(&self) -> Option<String> {
+        self.cassandra.session().get_keyspace().map(|name| String::clone(&name))
     }
 
     fn has_replicas(&self, keyspace: &str, datacenter: &str) -> bool {

@@ -1,6 +1,6 @@
 //! May a request be served by another datacenter, and at which consistency level?
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use scylla::statement::Consistency;
 
@@ -52,8 +52,9 @@ pub(super) fn level_at(
         return Err(Stays::Serial);
     }
     let mapped = to.level(level).ok_or(Stays::Level(level))?;
-    if let Some(keyspace) = request.keyspace().filter(|keyspace| !source.has_replicas(keyspace, &to.name)) {
-        return Err(Stays::NoReplicas { keyspace: keyspace.to_owned() });
+    let keyspace = request.keyspace().or_else(|| source.keyspace().map(Cow::Owned));
+    if let Some(keyspace) = keyspace.filter(|keyspace| !source.has_replicas(keyspace, &to.name)) {
+        return Err(Stays::NoReplicas { keyspace: keyspace.into_owned() });
     }
     Ok((mapped != level).then_some(mapped))
 }

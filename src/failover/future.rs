@@ -152,10 +152,10 @@ impl<S> Watch<S> {
             Verdict::Goes(to, request) => {
                 let from = self.datacenter;
                 let name = |index: usize| &*shared.datacenters[index].name;
-                tracing::debug!(layer = shared.name, from = name(from), to = name(to), %error, "sent elsewhere");
+                tracing::debug!(layer = shared.name, from = name(from), to = name(to.datacenter), %error, "sent elsewhere");
                 let request = shared.addressed(request, to);
                 self.first = Some((from, error));
-                self.datacenter = to;
+                self.datacenter = to.datacenter;
                 self.show();
                 Next::Repeats(request)
             }

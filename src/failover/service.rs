@@ -81,11 +81,11 @@ where
             return FailoverFuture::unwatched(self.inner.call(request));
         }
         let shared = &self.kept.shared;
-        let datacenter = shared.choose(&request);
-        shared.figures.sent(datacenter);
+        let choice = shared.choose(&request);
+        shared.figures.sent(choice.datacenter);
         let spare = request.clone();
-        let future = self.inner.call(shared.addressed(request, datacenter));
-        FailoverFuture::new(future, Arc::clone(&self.kept), spare, datacenter)
+        let future = self.inner.call(shared.addressed(request, choice));
+        FailoverFuture::new(future, Arc::clone(&self.kept), spare, choice.datacenter)
     }
 }
 

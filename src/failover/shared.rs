@@ -82,10 +82,19 @@ impl Route {
     }
 }
 
+/// Where a request goes, and at which level if not at its own.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) datacenter: usize,
+    level: Option<Consistency>,
+}
+
+const HERE: Choice = Choice { datacenter: LOCAL, level: None };
+
 /// What is to become of a request that failed in a datacenter.
 pub(super) enum Verdict {
-    /// It is sent to this datacenter.
-    Goes(usize, Request),
+    /// It is sent to another.
+    Goes(Choice, Request),
     /// It is not, and this is why, where it is worth to say.
     Stays(Option<String>),
 }
@@ -116,37 +125,37 @@ impl Shared {
         }
     }
 
-    /// Which datacenter this request goes to.
+    /// Where this request goes.
     #[inline]
-    pub(super) fn choose(&self, request: &Request) -> usize {
+    pub(super) fn choose(&self, request: &Request) -> Choice {
         let route = self.route();
-        if route.is_local() { LOCAL } else { self.choose_away(route, request) }
+        if route.is_local() { HERE } else { self.choose_away(route, request) }
     }
 
     #[cold]
-    fn choose_away(&self, route: Route, request: &Request) -> usize {
+    fn choose_away(&self, route: Route, request: &Request) -> Choice {
         // Whether the local datacenter is back is tried with what can be sent once more if it is not.
         let is_trial = route.trickle() > 0
             && request.idempotence() == Idempotence::Yes
             && fastrand::u32(..1_000) < route.trickle();
-        if is_trial || self.level_at(request, route.active()).is_err() { LOCAL } else { route.active() }
+        if is_trial {
+            return HERE;
+        }
+        let datacenter = route.active();
+        self.level_at(request, datacenter).map_or(HERE, |level| Choice { datacenter, level })
     }
 
-    /// The request as this datacenter is to serve it.
+    /// The request as the datacenter is to serve it.
     #[inline]
-    pub(super) fn addressed(&self, request: Request, datacenter: usize) -> Request {
-        if datacenter == LOCAL && !self.names_local {
+    pub(super) fn addressed(&self, request: Request, to: Choice) -> Request {
+        if to.datacenter == LOCAL && !self.names_local {
             return request;
         }
-        let name = &self.datacenters[datacenter].name;
-        if datacenter == LOCAL {
-            return request.with_datacenter(Arc::clone(name));
-        }
-        match self.level_at(&request, datacenter) {
-            Ok(Some(level)) => request.with_consistency(level),
-            _ => request,
-        }
-        .with_datacenter(Arc::clone(name))
+        let request = match to.level {
+            Some(level) => request.with_consistency(level),
+            None => request,
+        };
+        request.with_datacenter(Arc::clone(&self.datacenters[to.datacenter].name))
     }
 
     fn level_at(&self, request: &Request, datacenter: usize) -> Result<Option<Consistency>, Stays> {
@@ -186,9 +195,10 @@ impl Shared {
             return Verdict::Stays(None);
         };
         let name = &self.datacenters[to].name;
-        if let Err(stays) = self.level_at(request, to) {
-            return Verdict::Stays(Some(stays.because(name)));
-        }
+        let level = match self.level_at(request, to) {
+            Ok(level) => level,
+            Err(stays) => return Verdict::Stays(Some(stays.because(name))),
+        };
         let Some(repeat) = request.repeat(Why::Retry(error.class())) else {
             let note = format!(
                 "not sent to datacenter {name}: it may have been applied, and is not known to be idempotent; find out, or \
@@ -205,7 +215,7 @@ impl Shared {
             )));
         }
         self.figures.repeated(datacenter, to);
-        Verdict::Goes(to, repeat.uncounted())
+        Verdict::Goes(Choice { datacenter: to, level }, repeat.uncounted())
     }
 
     /// Looks at the cluster, and decides anew.

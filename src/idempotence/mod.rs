@@ -34,6 +34,7 @@
 
 mod analysis;
 mod columns;
+mod keyspace;
 mod lexer;
 mod write;
 
@@ -42,7 +43,7 @@ use std::{error::Error, fmt};
 use palisade::Idempotence;
 
 pub use self::analysis::{Analysis, Verb, analyze};
-pub(crate) use self::columns::refine;
+pub(crate) use self::{columns::refine, keyspace::keyspace};
 
 /// Whether a statement may be applied twice, and what speaks against it.
 ///

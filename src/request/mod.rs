@@ -24,12 +24,12 @@ mod kind;
 mod options;
 mod row;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use palisade::{HasDeadline, HasPriority, Idempotence, Instant, Priority, Repeat, Why};
 use scylla::{
     response::PagingState,
-    statement::{Consistency, SerialConsistency, batch, bound::BoundStatement},
+    statement::{Consistency, SerialConsistency, batch, bound::BoundStatement, prepared::PreparedStatement},
 };
 
 pub use self::{key::ReadKey, kind::Kind};
@@ -281,15 +281,16 @@ impl Request {
         self.options.consistency.or_else(of_statement).unwrap_or(default)
     }
 
-    /// The keyspace that it is about, where that is known: it is not for a statement that was not prepared.
-    pub(crate) fn keyspace(&self) -> Option<&str> {
+    /// The keyspace that it is about, if it does not leave that to the session. Of a batch, that of the first statement.
+    pub(crate) fn keyspace(&self) -> Option<Cow<'_, str>> {
         match &self.operation {
-            Operation::Bound { bound, .. } => bound.prepared().get_keyspace_name(),
-            Operation::Batch { batch, .. } => batch.statements.iter().find_map(|statement| match statement {
-                batch::BatchStatement::PreparedStatement(prepared) => prepared.get_keyspace_name(),
+            Operation::Prepare { text } | Operation::Text { text, .. } => idempotence::keyspace(text),
+            Operation::Bound { bound, .. } => keyspace_of(bound.prepared()),
+            Operation::Batch { batch, .. } => match batch.statements.first()? {
+                batch::BatchStatement::PreparedStatement(prepared) => keyspace_of(prepared),
+                batch::BatchStatement::Query(statement) => idempotence::keyspace(&statement.contents),
                 _ => None,
-            }),
-            Operation::Prepare { .. } | Operation::Text { .. } => None,
+            },
         }
     }
 
@@ -339,6 +340,12 @@ impl Request {
         request.is_deadline_enforced = false;
         request
     }
+}
+
+/// The driver knows a statement's table by the columns of its markers, which not every statement has.
+fn keyspace_of(prepared: &PreparedStatement) -> Option<Cow<'_, str>> {
+    let of_markers = prepared.get_keyspace_name().map(Cow::Borrowed);
+    of_markers.or_else(|| idempotence::keyspace(prepared.get_statement()))
 }
 
 impl HasDeadline for Request {
