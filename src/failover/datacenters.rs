@@ -40,8 +40,8 @@ pub(super) trait Source: Send + Sync {
     fn keyspace(&self) -> Option<String>;
     /// Whether a keyspace has replicas in a datacenter. It has if nobody knows.
     fn has_replicas(&self, keyspace: &str, datacenter: &str) -> bool;
-    /// Whether each of the datacenters can serve now.
-    fn can_serve(&self) -> Vec<bool>;
+    /// Whether each of the datacenters can serve now. In doubt the one that is active can, and the others cannot.
+    fn can_serve(&self, active: usize) -> Vec<bool>;
 }
 
 /// The cluster of a session.
@@ -69,7 +69,7 @@ impl Source for Cluster {
         cluster.get_keyspace(keyspace).is_none_or(|known| has_replicas(&known.strategy, datacenter))
     }
 
-    fn can_serve(&self) -> Vec<bool> {
+    fn can_serve(&self, active: usize) -> Vec<bool> {
         let cluster = self.cassandra.session().get_cluster_state();
         let keyspaces: Vec<&str> = if self.keyspaces.is_empty() {
             let is_shared = |strategy| {
@@ -83,19 +83,20 @@ impl Source for Cluster {
             self.keyspaces.iter().map(String::as_str).collect()
         };
         let look = self.servability.look(Arc::clone(&cluster), self.cassandra.nodes());
-        let can_serve = |(name, level): &(Arc<str>, Consistency)| {
+        let can_serve = |(index, (name, level)): (usize, &(Arc<str>, Consistency))| {
+            let surely = index != active;
             let mut of_here = keyspaces
                 .iter()
                 .filter(|keyspace| {
                     cluster.get_keyspace(keyspace).is_some_and(|known| has_replicas(&known.strategy, name))
                 })
-                .filter_map(|keyspace| look.share(keyspace, *level, name))
+                .filter_map(|keyspace| look.share(keyspace, *level, name, surely))
                 .peekable();
             // What it has no part of says nothing of it, unless it has part of nothing.
             let has_part = of_here.peek().is_some() || self.keyspaces.is_empty();
-            has_part && look.is_up(name) && of_here.all(|share| share >= self.min_servable)
+            has_part && look.is_up(name, surely) && of_here.all(|share| share >= self.min_servable)
         };
-        self.datacenters.iter().map(can_serve).collect()
+        self.datacenters.iter().enumerate().map(can_serve).collect()
     }
 }
 

@@ -47,12 +47,12 @@ pub(super) fn level_at(
         Kind::Transaction => return Err(Stays::Serial),
         other => return Err(Stays::Kind(other)),
     }
-    let level = request.effective_consistency(source.consistency());
+    let level = request.stated_consistency().unwrap_or_else(|| source.consistency());
     if matches!(level, Consistency::Serial | Consistency::LocalSerial) && !allow_serial {
         return Err(Stays::Serial);
     }
     let mapped = to.level(level).ok_or(Stays::Level(level))?;
-    let keyspace = request.keyspace().or_else(|| source.keyspace().map(Cow::Owned));
+    let keyspace = request.stated_keyspace().or_else(|| source.keyspace().map(Cow::Owned));
     if let Some(keyspace) = keyspace.filter(|keyspace| !source.has_replicas(keyspace, &to.name)) {
         return Err(Stays::NoReplicas { keyspace: keyspace.into_owned() });
     }

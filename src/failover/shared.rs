@@ -220,7 +220,7 @@ impl Shared {
 
     /// Looks at the cluster, and decides anew.
     pub(super) fn look(&self) {
-        let can_serve = self.source.can_serve();
+        let can_serve = self.source.can_serve(self.active());
         self.update(|state, now| state.look(&can_serve, now));
         self.figures.show(self.route().active());
     }
@@ -301,6 +301,8 @@ impl Tells {
         match class.fault() {
             // A breaker further in, which may have a circuit for each datacenter.
             _ if matches!(error.rejection(), Some(Rejection::CircuitOpen { .. })) => Self::Refused,
+            // A health layer further in.
+            _ if class.is_refused_here() && error.kind() == ErrorKind::Unavailable => Self::Refused,
             // So many attempts are overdue at each node there that no more can be made.
             _ if error.kind() == ErrorKind::ConnectionFull => Self::Trouble,
             _ if class.is_refused_here() => Self::Nothing,

@@ -56,7 +56,7 @@ impl Source for Said {
         keyspace != "home" || datacenter == "dc1"
     }
 
-    fn can_serve(&self) -> Vec<bool> {
+    fn can_serve(&self, _: usize) -> Vec<bool> {
         let down = self.down.lock().unwrap();
         (0..DATACENTERS.len()).map(|index| !down.contains(&index)).collect()
     }

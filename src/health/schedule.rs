@@ -98,6 +98,15 @@ impl<K: Eq + Hash + Copy> Schedule<K> {
         };
     }
 
+    /// Ends a probe that was not made, since it is not wanted before.
+    pub(crate) fn put_off(&mut self, node: &K, until: Instant) {
+        let Some(entry) = self.entries.get_mut(node) else { return };
+        if entry.began.take().is_some() {
+            self.under_way -= 1;
+            entry.due = until;
+        }
+    }
+
     /// Brings a node's next probe forward.
     pub(crate) fn bring_forward(&mut self, node: &K, at: Instant) {
         if let Some(entry) = self.entries.get_mut(node) {
@@ -230,5 +239,17 @@ mod tests {
         schedule.bring_forward(&'a', begin + seconds(2));
         assert_eq!(schedule.next(), Some(begin + seconds(2)));
         schedule.bring_forward(&'?', begin);
+    }
+
+    #[test]
+    fn a_probe_that_is_not_made_yet_gives_its_place_back() {
+        let (mut schedule, begin) = schedule(0.0, 1);
+        schedule.set_nodes(['a'], begin);
+        schedule.begin(begin);
+        schedule.put_off(&'a', begin + seconds(3));
+        schedule.put_off(&'a', begin + seconds(4));
+        assert_eq!(schedule.next(), Some(begin + seconds(3)));
+        assert_eq!(schedule.begin(begin + seconds(2)), None);
+        assert_eq!(schedule.begin(begin + seconds(3)), Some('a'));
     }
 }

@@ -166,8 +166,6 @@ pub(crate) enum Event {
     CircuitOpen(bool),
     /// How many requests were sent to it since this was told last, and how many of them failed.
     Traffic { requests: u64, failed: u64 },
-    /// Time has passed.
-    Waited,
 }
 
 /// A change of a node's state.
@@ -178,6 +176,13 @@ pub(crate) struct Change {
     pub(crate) cause: Cause,
     /// How long the state before has lasted.
     pub(crate) lasted: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Never,
+    Open,
+    Lost,
 }
 
 /// The state of one node.
@@ -191,8 +196,7 @@ pub(crate) struct Machine {
     answers: u32,
     good: u32,
     slow: u32,
-    was_connected: bool,
-    is_connected: bool,
+    connection: Connection,
     is_circuit_open: bool,
     is_failing: bool,
 }
@@ -207,8 +211,7 @@ impl Machine {
             answers: 0,
             good: 0,
             slow: 0,
-            was_connected: false,
-            is_connected: false,
+            connection: Connection::Never,
             is_circuit_open: false,
             is_failing: false,
         }
@@ -243,8 +246,14 @@ impl Machine {
         self.target(rules).0.is_better_than(self.state).then(|| self.since + rules.minimum_stay)
     }
 
-    pub(crate) fn on(&mut self, event: Event, now: Instant, rules: &Rules) -> Option<Change> {
-        self.note(event, rules);
+    /// Takes into account what has happened. What is told at once makes one change at most.
+    pub(crate) fn on(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Instant,
+        rules: &Rules,
+    ) -> Option<Change> {
+        events.into_iter().for_each(|event| self.note(event, rules));
         let (to, cause) = self.target(rules);
         if to == self.state {
             self.cause = cause;
@@ -271,20 +280,21 @@ impl Machine {
                     (self.good, self.slow) = (self.good.saturating_add(1), 0);
                 }
                 // Whatever the driver says of its pool: the answer came by some connection.
-                (self.was_connected, self.is_connected) = (true, true);
+                self.connection = Connection::Open;
             }
             Event::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 (self.answers, self.good, self.slow) = (0, 0, 0);
             }
-            Event::Connected(true) => (self.was_connected, self.is_connected) = (true, true),
+            Event::Connected(true) => self.connection = Connection::Open,
+            // It may still be on its way.
+            Event::Connected(false) if self.connection == Connection::Never => {}
             Event::Connected(false) => {
-                self.is_connected = false;
+                self.connection = Connection::Lost;
                 (self.answers, self.good, self.slow) = (0, 0, 0);
             }
             Event::CircuitOpen(open) => self.is_circuit_open = open,
             Event::Traffic { requests, failed } => self.is_failing = self.is_failing(requests, failed, rules),
-            Event::Waited => {}
         }
     }
 
@@ -301,7 +311,7 @@ impl Machine {
 
     /// The state that the node would be in if it need not stay in this one, and why.
     fn target(&self, rules: &Rules) -> (NodeState, Cause) {
-        if self.was_connected && !self.is_connected {
+        if self.connection == Connection::Lost {
             return (NodeState::Down, Cause::Disconnected);
         }
         if self.failures >= rules.down_after {

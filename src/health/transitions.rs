@@ -60,7 +60,11 @@ pub struct Missed(pub u64);
 
 impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} transitions were missed: read faster, or look at the report for how things are now", self.0)
+        write!(
+            f,
+            "{} transitions were missed: read faster, or look at the report for how things are now",
+            self.0
+        )
     }
 }
 
@@ -73,8 +77,8 @@ pub struct Transitions {
 }
 
 impl Transitions {
-    pub(super) fn new(receiver: broadcast::Receiver<Transition>) -> Self {
-        Self { next: ReusableBoxFuture::new(receive(receiver)) }
+    pub(super) fn new(channel: broadcast::Receiver<Transition>) -> Self {
+        Self { next: ReusableBoxFuture::new(receive(channel)) }
     }
 
     /// The next transition, or how many were missed; `None` when the monitor has ended. Dropping the future loses nothing.
@@ -84,10 +88,10 @@ impl Transitions {
 }
 
 async fn receive(
-    mut receiver: broadcast::Receiver<Transition>,
+    mut channel: broadcast::Receiver<Transition>,
 ) -> (Result<Transition, RecvError>, broadcast::Receiver<Transition>) {
-    let received = receiver.recv().await;
-    (received, receiver)
+    let received = channel.recv().await;
+    (received, channel)
 }
 
 impl Stream for Transitions {
@@ -95,8 +99,8 @@ impl Stream for Transitions {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let (received, receiver) = ready!(this.next.poll(cx));
-        this.next.set(receive(receiver));
+        let (received, channel) = ready!(this.next.poll(cx));
+        this.next.set(receive(channel));
         Poll::Ready(match received {
             Ok(transition) => Some(Ok(transition)),
             Err(RecvError::Lagged(missed)) => Some(Err(Missed(missed))),
@@ -147,7 +151,9 @@ async fn tell(callback: Callback, mut waiting: mpsc::Receiver<Transition>) {
         let callback = Arc::clone(&callback);
         let told = tokio::task::spawn_blocking(move || callback(&transition)).await;
         if told.is_err_and(|error| error.is_panic()) {
-            tracing::error!("a callback of the health monitor has panicked; it is told of the next transition");
+            tracing::error!(
+                "a callback of the health monitor has panicked; it is told of the next transition"
+            );
         }
     }
 }
@@ -202,7 +208,10 @@ mod tests {
         let (told, heard) = blocking::channel();
         let told = Mutex::new(told);
         let callback: Callback = Arc::new(move |transition| {
-            told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(transition.node.port()).unwrap();
+            told.lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .send(transition.node.port())
+                .unwrap();
             assert_ne!(transition.node.port(), 1, "on purpose");
         });
         let callbacks = Callbacks::start(&[callback], &Arc::default());

@@ -167,11 +167,13 @@ impl Node {
         self.hot.in_flight.load(Relaxed)
     }
 
-    /// How long an answer takes, in nanoseconds, or for how long it has owed one if that is longer; zero if nothing is known.
+    /// How long an answer takes, in nanoseconds, or for how long one that somebody waits for has been owed, if that is longer; zero if
+    /// nothing is known.
     #[inline]
     pub(crate) fn latency(&self, now: Instant) -> u64 {
         let now = self.nanos(now);
-        self.hot.latency.at(now).max(self.hot.silence.lasts(now))
+        let latency = self.hot.latency.at(now);
+        if self.in_flight() == 0 { latency } else { latency.max(self.hot.silence.lasts(now)) }
     }
 
     /// The share of its usual traffic that it may get, from the slow start's beginning to 1.

@@ -29,7 +29,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 use palisade::{HasDeadline, HasPriority, Idempotence, Instant, Priority, Repeat, Why};
 use scylla::{
     response::PagingState,
-    statement::{Consistency, SerialConsistency, batch, bound::BoundStatement, prepared::PreparedStatement},
+    statement::{Consistency, SerialConsistency, batch, bound::BoundStatement},
 };
 
 pub use self::{key::ReadKey, kind::Kind};
@@ -271,27 +271,18 @@ impl Request {
         self.options.consistency
     }
 
-    /// The consistency level that it is sent with; `default` is the session's.
-    pub(crate) fn effective_consistency(&self, default: Consistency) -> Consistency {
-        let of_statement = || match &self.operation {
-            Operation::Bound { bound, .. } => bound.prepared().get_consistency(),
-            Operation::Batch { batch, .. } => batch.get_consistency(),
-            Operation::Prepare { .. } | Operation::Text { .. } => None,
-        };
-        self.options.consistency.or_else(of_statement).unwrap_or(default)
-    }
-
-    /// The keyspace that it is about, if it does not leave that to the session. Of a batch, that of the first statement.
-    pub(crate) fn keyspace(&self) -> Option<Cow<'_, str>> {
-        match &self.operation {
-            Operation::Prepare { text } | Operation::Text { text, .. } => idempotence::keyspace(text),
-            Operation::Bound { bound, .. } => keyspace_of(bound.prepared()),
+    /// The keyspace that it names, if it does not leave that to the session. Of a batch, that of the first statement.
+    pub(crate) fn stated_keyspace(&self) -> Option<Cow<'_, str>> {
+        let text = || match &self.operation {
             Operation::Batch { batch, .. } => match batch.statements.first()? {
-                batch::BatchStatement::PreparedStatement(prepared) => keyspace_of(prepared),
-                batch::BatchStatement::Query(statement) => idempotence::keyspace(&statement.contents),
+                batch::BatchStatement::PreparedStatement(prepared) => Some(prepared.get_statement()),
+                batch::BatchStatement::Query(statement) => Some(&*statement.contents),
                 _ => None,
             },
-        }
+            _ => self.statement(),
+        };
+        // The server tells it by the columns of markers, which not every statement has.
+        self.keyspace().map(Cow::Borrowed).or_else(|| idempotence::keyspace(text()?))
     }
 
     /// A repeat of what counts as a request already.
@@ -303,6 +294,37 @@ impl Request {
     /// The datacenter whose nodes are asked, if it is not the session's.
     pub fn datacenter(&self) -> Option<&Arc<str>> {
         self.datacenter.as_ref()
+    }
+
+    /// The keyspace of its table, where the server has told it: that of a prepared statement, or of a batch's first one.
+    pub(crate) fn keyspace(&self) -> Option<&str> {
+        let prepared = match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared(),
+            Operation::Batch { batch, .. } => match batch.statements.first()? {
+                batch::BatchStatement::PreparedStatement(prepared) => prepared,
+                _ => return None,
+            },
+            Operation::Prepare { .. } | Operation::Text { .. } => return None,
+        };
+        prepared.get_keyspace_name()
+    }
+
+    /// The consistency level, if it is not the session's: the request's own, or that of a statement of the caller's.
+    pub(crate) fn stated_consistency(&self) -> Option<Consistency> {
+        self.options.consistency.or_else(|| match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared().get_consistency(),
+            Operation::Batch { batch, .. } => batch.get_consistency(),
+            Operation::Prepare { .. } | Operation::Text { .. } => None,
+        })
+    }
+
+    /// The same for the serial consistency level.
+    pub(crate) fn stated_serial_consistency(&self) -> Option<SerialConsistency> {
+        self.options.serial_consistency.or_else(|| match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared().get_serial_consistency(),
+            Operation::Batch { batch, .. } => batch.get_serial_consistency(),
+            Operation::Prepare { .. } | Operation::Text { .. } => None,
+        })
     }
 
     /// The time limit that the caller set for this request, in place of the stack's.
@@ -340,12 +362,6 @@ impl Request {
         request.is_deadline_enforced = false;
         request
     }
-}
-
-/// The driver knows a statement's table by the columns of its markers, which not every statement has.
-fn keyspace_of(prepared: &PreparedStatement) -> Option<Cow<'_, str>> {
-    let of_markers = prepared.get_keyspace_name().map(Cow::Borrowed);
-    of_markers.or_else(|| idempotence::keyspace(prepared.get_statement()))
 }
 
 impl HasDeadline for Request {

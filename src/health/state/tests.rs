@@ -26,9 +26,13 @@ impl Told {
 
     /// Tells it something, so many milliseconds from the beginning.
     fn at(&mut self, millis: u64, event: Event) -> &mut Self {
+        self.all_at(millis, &[event])
+    }
+
+    fn all_at(&mut self, millis: u64, events: &[Event]) -> &mut Self {
         let now = self.begin + Duration::from_millis(millis);
         let from = self.machine.state();
-        if let Some(change) = self.machine.on(event, now, &self.rules) {
+        if let Some(change) = self.machine.on(events.iter().copied(), now, &self.rules) {
             assert_eq!((change.from, change.to), (from, self.machine.state()));
             self.log.push((millis, change.to, change.cause));
         }
@@ -182,7 +186,7 @@ fn a_better_state_waits_until_the_present_one_has_lasted() {
     assert_eq!(told.machine.due(&told.rules), None, "it has answered once");
     told.at(4_000, OK);
     assert_eq!(told.machine.due(&told.rules), Some(told.begin + Duration::from_secs(7)));
-    told.at(6_999, Event::Waited).at(7_000, Event::Waited);
+    told.all_at(6_999, &[]).all_at(7_000, &[]);
     told.logged(&[
         (1_000, Degraded, Cause::ProbeFailed),
         (2_000, Down, Cause::ProbeFailed),
@@ -198,11 +202,24 @@ fn a_worse_state_waits_for_nothing() {
     told.logged(&[(1, Degraded, Cause::ProbeFailed), (2, Down, Cause::ProbeFailed)]);
 }
 
+/// The last probe that a circuit was waiting for is the one that makes the node up.
+#[test]
+fn what_is_told_at_once_makes_one_change() {
+    let mut told = Told::up();
+    told.at(1_000, FAILED).all_at(2_000, &[FAILED, Event::CircuitOpen(true)]);
+    told.at(8_000, OK).all_at(9_000, &[OK, Event::CircuitOpen(false)]);
+    told.logged(&[
+        (1_000, Degraded, Cause::ProbeFailed),
+        (2_000, Down, Cause::ProbeFailed),
+        (9_000, Up, Cause::Answers),
+    ]);
+}
+
 #[test]
 fn a_change_tells_how_long_the_state_before_has_lasted() {
     let mut told = Told::up();
     let now = told.begin + Duration::from_millis(1_234);
-    let change = told.machine.on(Event::Connected(false), now, &told.rules).unwrap();
+    let change = told.machine.on([Event::Connected(false)], now, &told.rules).unwrap();
     assert_eq!(change.lasted, Duration::from_millis(1_234));
     assert_eq!(told.machine.since(), now);
 }
@@ -231,7 +248,6 @@ fn events() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Connected),
         1 => any::<bool>().prop_map(Event::CircuitOpen),
         1 => (0_u64..50, 0_u64..50).prop_map(|(a, b)| Event::Traffic { requests: a.max(b), failed: a.min(b) }),
-        1 => Just(Event::Waited),
     ]
 }
 
@@ -267,7 +283,7 @@ proptest! {
             told.at(at * 100, event);
         }
         told.at(10_000, Event::CircuitOpen(false)).at(10_000, Event::Traffic { requests: 0, failed: 0 });
-        told.at(11_000, OK).at(12_000, OK).at(20_000, Event::Waited);
+        told.at(11_000, OK).at(12_000, OK).all_at(20_000, &[]);
         prop_assert_eq!(told.machine.state(), Up);
     }
 }
