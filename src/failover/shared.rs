@@ -357,6 +357,7 @@ mod tests {
             assert_eq!(tells(&error), Tells::Trouble, "{error}");
         }
         assert_eq!(tells(&Rejection::circuit_open(None).into()), Tells::Refused);
+        assert_eq!(tells(&Error::unservable("by a health layer")), Tells::Refused);
         assert_eq!(tells(&database(DbError::Overloaded)), Tells::Answer);
         for error in [
             database(DbError::SyntaxError),

@@ -11,7 +11,7 @@ use palisade::{Backoff, DeadlineLayer, RetryLayer, TimeoutLayer};
 use scylla::statement::Consistency;
 use tower::ServiceBuilder;
 use tower_cassandra::{
-    BoxClient, Cassandra, Client, Error, ErrorKind, Kind, Response, Statement, Timeouts,
+    BoxClient, Cassandra, Client, Error, Kind, Response, Statement, Timeouts,
     failover::{FailoverHandle, FailoverLayer},
 };
 
@@ -94,6 +94,20 @@ impl Traffic {
         self.outcomes.lock().unwrap().iter().filter(|(when, _)| *when >= at).cloned().collect()
     }
 
+    /// When the first answer from this datacenter came, after a moment.
+    async fn first_from(&self, datacenter: &str, after: Instant) -> Instant {
+        loop {
+            let found = |(when, outcome): &(Instant, Result<String, String>)| {
+                (outcome.as_deref() == Ok(datacenter)).then_some(*when)
+            };
+            if let Some(first) = self.since(after).iter().find_map(found) {
+                return first;
+            }
+            assert!(after.elapsed() < Duration::from_secs(30), "{:?}", self.since(after));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The datacenters that answer in the next half second, in which nothing may fail.
     async fn answered_by(&self) -> HashSet<String> {
         let from = Instant::now();
@@ -173,34 +187,64 @@ async fn when_a_datacenter_dies_another_one_serves_within_two_seconds_until_it_i
     // It comes back.
     cluster.start_node(1).unwrap();
     cluster.start_node(2).unwrap();
-    let up = Instant::now();
-    let mut first_trial = None;
-    while &*handle.active() != "dc1" {
-        if first_trial.is_none() && handle.snapshot().local_share > 0.0 {
-            first_trial = Some(up.elapsed());
-        }
-        assert!(up.elapsed() < Duration::from_secs(120), "not back: {:#?}", handle.snapshot());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    println!("trials after {first_trial:?}, back after {:?}", up.elapsed());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    back(&handle).await;
     assert_eq!(traffic.answered_by().await, one("dc1"));
     let snapshot = handle.snapshot();
     assert_eq!((snapshot.switches, snapshot.local_share), (2, 1.0), "{snapshot:#?}");
     client.execute(only_here, ()).await.unwrap();
 
+    // It hangs: its connections stay, so that only calls that fail tell of it.
+    let hung = Instant::now();
+    let paused = [cluster.paused(1).unwrap(), cluster.paused(2).unwrap()];
+    let first = traffic.first_from("dc2", hung).await;
+    println!("served by dc2 {:?} after dc1 hung", first - hung);
+    assert!(first - hung < Duration::from_secs(2), "{:?}", first - hung);
+    away(&handle, Duration::from_secs(15)).await;
+    assert_eq!(traffic.answered_by().await, one("dc2"));
+    drop(paused);
+    back(&handle).await;
+    assert_eq!(traffic.answered_by().await, one("dc1"));
+    assert_eq!(handle.snapshot().switches, 4);
+    let failures: Vec<_> = traffic
+        .since(hung)
+        .into_iter()
+        .filter_map(|(when, outcome)| Some((when - hung, outcome.err()?)))
+        .collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+
     // One of two replicas goes: the other one coordinates still, and cannot serve a quorum.
     let killed = Instant::now();
     cluster.kill(2).unwrap();
+    away(&handle, Duration::from_secs(2)).await;
+    println!("away {:?} after one of two replicas was killed", killed.elapsed());
+    // What is under way there ends first.
+    traffic.first_from("dc2", Instant::now()).await;
+    assert_eq!(traffic.answered_by().await, one("dc2"));
+    client.execute(only_here, ()).await.unwrap_err();
+}
+
+/// Waits until the other datacenter serves.
+async fn away(handle: &FailoverHandle, within: Duration) {
+    let began = Instant::now();
     while &*handle.active() != "dc2" {
-        assert!(killed.elapsed() < Duration::from_secs(2), "{:#?}", handle.snapshot());
+        assert!(began.elapsed() < within, "{:#?}", handle.snapshot());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    println!("away after {:?} with one replica of two left", killed.elapsed());
-    assert_eq!(traffic.answered_by().await, one("dc2"));
-    let kinds = client.execute(only_here, ()).await.unwrap_err().kind();
-    assert!(
-        matches!(kinds, ErrorKind::Unavailable | ErrorKind::Timeout(_) | ErrorKind::ReadTimeout),
-        "{kinds}"
-    );
+}
+
+/// Waits until the local datacenter serves again, which it does not before its time.
+async fn back(handle: &FailoverHandle) {
+    let began = Instant::now();
+    let mut first_trial = None;
+    while &*handle.active() != "dc1" {
+        if first_trial.is_none() && handle.snapshot().local_share > 0.0 {
+            first_trial = Some(began.elapsed());
+        }
+        assert!(began.elapsed() < Duration::from_secs(120), "not back: {:#?}", handle.snapshot());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("trials after {first_trial:?}, back after {:?}", began.elapsed());
+    assert!(began.elapsed() >= RAMP && first_trial.is_some());
+    // What is under way elsewhere ends first.
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }
