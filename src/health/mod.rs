@@ -141,12 +141,14 @@ mod probe;
 mod record;
 mod report;
 mod schedule;
+mod servability;
 mod servable;
 mod state;
 mod task;
 mod transitions;
 mod warm_up;
 
+pub(crate) use self::servability::Servability;
 pub use self::{
     builder::HealthMonitorBuilder,
     layer::{HealthFuture, HealthLayer, HealthService, Mode},

@@ -158,6 +158,11 @@ impl Nodes {
         self.shared.set_probed(is_probed);
     }
 
+    /// Whether somebody probes nodes whose circuit is open.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.shared.is_probed()
+    }
+
     /// Whether so many attempts at each node were given up unanswered that one more may cost a connection, and no node says anything. Where
     /// a datacenter is named, each node there.
     #[inline]
