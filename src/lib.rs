@@ -12,6 +12,8 @@ mod prepared;
 pub mod request;
 mod response;
 mod service;
+#[cfg(feature = "stack")]
+pub mod stack;
 mod statement;
 mod timeouts;
 mod timestamp;
@@ -26,11 +28,13 @@ pub mod layers {
 /// The driver, whose types appear in this crate's interface: consistency levels, values, rows.
 pub use scylla;
 
+#[cfg(feature = "stack")]
+pub use self::stack::{StackConfig, StandardStack};
 #[cfg(feature = "rustls")]
 pub use self::tls::Tls;
 pub use self::{
     batch::Batch,
-    client::{BoxClient, Client},
+    client::{BoxClient, BoxStack, BoxStackFuture, Client},
     connect::CassandraBuilder,
     error::{Error, ErrorKind},
     ledger::Ledger,
