@@ -316,3 +316,6 @@ impl StackConfig {
         Parts::new(self, None).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests;

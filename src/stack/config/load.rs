@@ -136,13 +136,13 @@ fn read_variable(variable: &str, path: &[String], value: &str) -> Result<Table, 
     let typed = toml::from_str::<Table>(&format!("value = {value}")).ok();
     let typed = typed.and_then(|mut table| table.remove("value")).filter(|value| !value.is_table());
     let text = as_table(Value::String(value.to_owned()));
-    match (check(&text), typed.map(as_table)) {
-        (Ok(()), _) => Ok(text),
-        (Err(error), None) => Err(in_variable(variable, error)),
-        (Err(_), Some(typed)) => match check(&typed) {
-            Ok(()) => Ok(typed),
-            Err(error) => Err(in_variable(variable, error)),
-        },
+    let Some(typed) = typed.map(as_table) else {
+        return check(&text).map(|()| text).map_err(|error| in_variable(variable, error));
+    };
+    match check(&typed) {
+        Ok(()) => Ok(typed),
+        Err(_) if check(&text).is_ok() => Ok(text),
+        Err(error) => Err(in_variable(variable, error)),
     }
 }
 
