@@ -8,14 +8,19 @@ use scylla::{
         Compression, PoolSize, execution_profile::ExecutionProfile, session::Session,
         session_builder::SessionBuilder,
     },
-    policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
+    policies::{load_balancing::LoadBalancingPolicy, retry::FallthroughRetryPolicy},
     statement::{Consistency, SerialConsistency},
 };
 use tokio::time::{sleep, timeout};
 
 #[cfg(feature = "rustls")]
 use crate::tls::Tls;
-use crate::{error::Error, limits::Limits, service::Cassandra};
+use crate::{
+    error::Error,
+    limits::Limits,
+    routing::{Routing, RoutingBuilder},
+    service::Cassandra,
+};
 
 /// Settings for a new session.
 ///
@@ -37,6 +42,7 @@ use crate::{error::Error, limits::Limits, service::Cassandra};
 /// | `prepare_timeout` | duration of a preparation on all nodes, in the background | 30 s |
 /// | `schema_agreement` | whether a schema change waits for the nodes' agreement | yes |
 /// | `prepared_statements` | statements kept | 1,024 |
+/// | `routing` | [`RoutingBuilder`]: how nodes are chosen, and when one is taken for sick | see [`routing`](crate::routing) |
 /// | `driver` | any other setting of the driver | the driver's |
 #[derive(Clone, Debug)]
 pub struct CassandraBuilder {
@@ -53,6 +59,8 @@ pub struct CassandraBuilder {
     connect_timeout: Duration,
     connect_attempts: u32,
     limits: Limits,
+    routing: RoutingBuilder,
+    routed_by: Option<Arc<Routing>>,
     driver: Option<DriverSettings>,
 }
 
@@ -97,6 +105,8 @@ impl CassandraBuilder {
             connect_timeout: Duration::from_secs(10),
             connect_attempts: 3,
             limits: Limits::default(),
+            routing: RoutingBuilder::default(),
+            routed_by: None,
             driver: None,
         }
     }
@@ -205,6 +215,19 @@ impl CassandraBuilder {
         self
     }
 
+    /// Sets how nodes are chosen, and when one is taken for sick. A datacenter that is set here and by
+    /// [`datacenter`](Self::datacenter) is that of the latter.
+    pub fn routing(mut self, routing: RoutingBuilder) -> Self {
+        self.routing = routing;
+        self
+    }
+
+    /// Tells that a session of yours is routed by this policy, for [`over_session`](Self::over_session): its profile has to name it.
+    pub fn routed_by(mut self, routing: Arc<Routing>) -> Self {
+        self.routed_by = Some(routing);
+        self
+    }
+
     /// Changes settings of the driver that have no method here: address translation, keepalive, a host filter.
     ///
     /// It is applied last. What it does to retries, speculative execution or the request timeout has no effect,
@@ -232,10 +255,14 @@ impl CassandraBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a limit makes no sense.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a limit makes no sense, or the datacenter of the routing does not exist.
     pub fn over_session(self, session: impl Into<Arc<Session>>) -> Result<Cassandra, Error> {
         self.check_limits()?;
-        Ok(Cassandra::new(session.into(), self.limits))
+        let session = session.into();
+        if let Some(datacenter) = self.routed_by.as_deref().and_then(Routing::datacenter) {
+            check_datacenter(datacenter, &session)?;
+        }
+        Ok(Cassandra::new(session, self.limits, self.routed_by.as_deref()))
     }
 
     /// Connects, and checks that the cluster can be used: its topology is known, the datacenter and the keyspace
@@ -250,15 +277,21 @@ impl CassandraBuilder {
     ///   `connect_attempts` x `connect_timeout` and the waits between, which are below 1 s each.
     pub async fn connect(self) -> Result<Cassandra, Error> {
         self.check()?;
+        let routing = match &self.datacenter {
+            Some(name) => self.routing.clone().datacenter(name),
+            None => self.routing.clone(),
+        };
         let backoff = Backoff::default();
         let mut attempt = 1;
         loop {
-            match self.try_connect().await {
+            // What is known of the nodes of a session that failed is of no use to the next.
+            let routing = routing.clone().build()?;
+            match self.try_connect(&routing).await {
                 Ok(session) => {
                     // The profile is ours and has no limit, unless the caller has changed the driver's settings.
                     let driver = self.limits.driver.filter(|_| self.driver.is_some());
                     let limits = Limits { driver, ..self.limits };
-                    return Ok(Cassandra::new(Arc::new(session), limits));
+                    return Ok(Cassandra::new(Arc::new(session), limits, Some(&routing)));
                 }
                 Err(error) if attempt < self.connect_attempts && error.is_worth_another_try() => {
                     tracing::warn!(attempt, %error, "could not connect, trying again");
@@ -313,14 +346,14 @@ impl CassandraBuilder {
         above_zero("prepare_timeout", self.limits.prepare)
     }
 
-    async fn try_connect(&self) -> Result<Session, Error> {
+    async fn try_connect(&self, routing: &Arc<Routing>) -> Result<Session, Error> {
         let connecting = async {
-            let builder = self.session_builder();
+            let builder = self.session_builder(routing);
             let session = builder
                 .build()
                 .await
                 .map_err(|error| Error::connecting(error, &self.contact_points, self.is_tls()))?;
-            self.check_topology(&session)?;
+            self.check_topology(routing, &session)?;
             check_answer(&session, self.connect_timeout).await?;
             Ok(session)
         };
@@ -334,10 +367,10 @@ impl CassandraBuilder {
         }
     }
 
-    fn session_builder(&self) -> SessionBuilder {
+    fn session_builder(&self, routing: &Arc<Routing>) -> SessionBuilder {
         let mut builder = SessionBuilder::new()
             .known_nodes(&self.contact_points)
-            .default_execution_profile_handle(self.profile().into_handle())
+            .default_execution_profile_handle(self.profile(routing).into_handle())
             .compression(self.compression)
             .connection_timeout(self.connection_timeout())
             .auto_await_schema_agreement(false)
@@ -368,18 +401,14 @@ impl CassandraBuilder {
     }
 
     /// The layers own every attempt: no retries, no speculative execution, no time limit in the driver.
-    fn profile(&self) -> ExecutionProfile {
-        let mut policy = DefaultPolicy::builder();
-        if let Some(datacenter) = &self.datacenter {
-            policy = policy.prefer_datacenter(datacenter.clone());
-        }
+    fn profile(&self, routing: &Arc<Routing>) -> ExecutionProfile {
         ExecutionProfile::builder()
             .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
             .speculative_execution_policy(None)
             .request_timeout(None)
             .consistency(self.consistency)
             .serial_consistency(Some(self.serial_consistency))
-            .load_balancing_policy(policy.build())
+            .load_balancing_policy(Arc::clone(routing) as Arc<dyn LoadBalancingPolicy>)
             .build()
     }
 
@@ -396,27 +425,29 @@ impl CassandraBuilder {
 
     /// The driver builds a session even where it could not read the cluster's topology, from the contact points
     /// alone. It then knows no datacenter.
-    fn check_topology(&self, session: &Session) -> Result<(), Error> {
-        let state = session.get_cluster_state();
-        let mut known: Vec<_> =
-            state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
-        known.sort_unstable();
-        known.dedup();
-        if known.is_empty() {
+    fn check_topology(&self, routing: &Routing, session: &Session) -> Result<(), Error> {
+        if session.get_cluster_state().get_nodes_info().iter().all(|node| node.datacenter.is_none()) {
             let points = self.contact_points.join(", ");
             return Err(Error::unconnected(format!(
                 "{points} accepts connections, but does not tell its topology"
             )));
         }
-        match &self.datacenter {
-            Some(wanted) if !known.contains(&wanted.as_str()) => {
-                let problem =
-                    format!("is {wanted:?}, which the cluster does not have: it has {}", known.join(", "));
-                Err(ConfigError::new("datacenter", problem).into())
-            }
-            _ => Ok(()),
-        }
+        routing.datacenter().map_or(Ok(()), |wanted| Ok(check_datacenter(wanted, session)?))
     }
+}
+
+/// Whether there is such a datacenter.
+pub(crate) fn check_datacenter(wanted: &str, session: &Session) -> Result<(), ConfigError> {
+    let state = session.get_cluster_state();
+    let mut known: Vec<_> =
+        state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    known.sort_unstable();
+    known.dedup();
+    if known.contains(&wanted) {
+        return Ok(());
+    }
+    let problem = format!("is {wanted:?}, which the cluster does not have: it has {}", known.join(", "));
+    Err(ConfigError::new("datacenter", problem))
 }
 
 fn above_zero(setting: &'static str, duration: Duration) -> Result<(), ConfigError> {

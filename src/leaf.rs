@@ -93,6 +93,10 @@ pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
     if bound.limit.is_zero() {
         return Work::new(ready(Err(Rejection::timed_out(bound.scope, bound.limit).into())));
     }
+    let datacenter = request.datacenter().or(shared.datacenter.as_ref());
+    if shared.nodes.all_are_full(datacenter.map(|name| &**name)) {
+        return Work::new(ready(Err(Error::full())));
+    }
     let is_schema = request.kind() == Kind::Schema;
     request.settle(&shared.limits);
     let work = operation(Arc::clone(shared), request);

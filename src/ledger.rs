@@ -14,10 +14,12 @@
 mod layer;
 
 use std::{
-    cell::Cell,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,11 +31,14 @@ use scylla::{
 };
 
 use smallvec::SmallVec;
+use uuid::Uuid;
 
 pub use self::layer::{LedgerFuture, LedgerLayer, LedgerService};
 use crate::{
     error::{Error, ErrorKind},
+    nodes::{Node, Nodes},
     request::Kind,
+    routing::{Current, with_current},
 };
 
 /// How many attempts a ledger keeps. Of more it forgets the oldest that succeeded, or else the oldest but the first few.
@@ -43,11 +48,16 @@ const KEPT: usize = 32;
 const FIRST: usize = 8;
 
 /// The attempts of one logical request, shared by all its copies, its prepare and its pages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     deadline: OnceLock<Instant>,
     entries: Mutex<Entries>,
+    // How many other nodes could have taken the last attempt.
+    others: AtomicUsize,
 }
+
+/// Nobody has said how many other nodes there are.
+const UNKNOWN: usize = usize::MAX;
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -66,6 +76,10 @@ pub struct Attempt {
     /// The node that was asked. `None` while no connection to one had been found, and for a preparation, which all
     /// nodes are asked for.
     pub node: Option<SocketAddr>,
+    /// The id of that node, where it is known.
+    pub host_id: Option<Uuid>,
+    /// The nodes that would have been asked before that one, but the driver had no connection to them.
+    pub passed_over: Vec<SocketAddr>,
     /// When the attempt began.
     pub started: Instant,
     /// How it ended.
@@ -84,6 +98,12 @@ pub enum Outcome {
     Failed(ErrorKind, Duration),
     /// Its future was dropped after this long: a timeout fired, or a faster answer made it superfluous.
     Abandoned(Duration),
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { deadline: OnceLock::new(), entries: Mutex::default(), others: AtomicUsize::new(UNKNOWN) }
+    }
 }
 
 impl Ledger {
@@ -120,8 +140,47 @@ impl Ledger {
         let _ = self.deadline.set(at);
     }
 
-    /// Opens an entry for an attempt that begins now.
-    pub(crate) fn begin(self: &Arc<Self>, kind: Kind) -> AttemptGuard {
+    /// Whether another node could take a second attempt; `None` where nobody knows.
+    pub(crate) fn has_another_node(&self) -> Option<bool> {
+        let others = self.others.load(Relaxed);
+        (others != UNKNOWN).then_some(others > 0)
+    }
+
+    pub(crate) fn could_go_elsewhere(&self, others: usize) {
+        self.others.store(others, Relaxed);
+    }
+
+    /// The nodes that were asked without success, so far, by other attempts than this one.
+    pub(crate) fn tried(&self, number: usize) -> SmallVec<[Uuid; 4]> {
+        let entries = self.lock();
+        if entries.list.len() < 2 {
+            return SmallVec::new();
+        }
+        let others = entries.list.iter().filter(|entry| entry.0 != number).map(|(_, attempt)| attempt);
+        let failed = others.filter(|attempt| !matches!(attempt.outcome, Outcome::Succeeded(_)));
+        failed.filter_map(|attempt| attempt.host_id).collect()
+    }
+
+    /// The driver sends the attempt to this node.
+    pub(crate) fn asks(&self, number: usize, node: SocketAddr, host_id: Option<Uuid>) {
+        self.update(number, |attempt| {
+            attempt.node = Some(node);
+            attempt.host_id = host_id;
+        });
+    }
+
+    /// The driver has no connection to this node.
+    pub(crate) fn passes_over(&self, number: usize, node: SocketAddr) {
+        self.update(number, |attempt| attempt.passed_over.push(node));
+    }
+
+    /// Opens an entry for an attempt that begins now, in the datacenter that is named.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        kind: Kind,
+        datacenter: Option<Arc<str>>,
+        nodes: &Arc<Nodes>,
+    ) -> AttemptGuard {
         let started = Instant::now();
         let mut entries = self.lock();
         let number = entries.count;
@@ -132,9 +191,18 @@ impl Ledger {
             let forgotten = entries.list.iter().position(succeeded).unwrap_or(FIRST);
             entries.list.remove(forgotten);
         }
-        entries.list.push((number, Attempt { kind, node: None, started, outcome: Outcome::Pending }));
+        let attempt = Attempt {
+            kind,
+            node: None,
+            host_id: None,
+            passed_over: Vec::new(),
+            started,
+            outcome: Outcome::Pending,
+        };
+        entries.list.push((number, attempt));
         drop(entries);
-        AttemptGuard { ledger: Arc::clone(self), number, started, ended: false }
+        let current = Current::new(Arc::clone(self), number, kind, datacenter, Arc::clone(nodes));
+        AttemptGuard { current: Some(current), ledger: Arc::clone(self), number, started, ended: false }
     }
 
     fn update(&self, number: usize, change: impl FnOnce(&mut Attempt)) {
@@ -168,6 +236,9 @@ impl fmt::Display for Ledger {
 
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for node in &self.passed_over {
+            write!(f, "{node} has no connection; ")?;
+        }
         match self.node {
             Some(node) => write!(f, "{node} ")?,
             None if self.kind == Kind::Prepare => f.write_str("every node ")?,
@@ -197,6 +268,8 @@ impl fmt::Display for Rounded {
 /// An attempt that is under way. If it is dropped before it has ended, the attempt was abandoned.
 #[derive(Debug)]
 pub(crate) struct AttemptGuard {
+    // Always there, but while its work is done.
+    current: Option<Current>,
     ledger: Arc<Ledger>,
     number: usize,
     started: Instant,
@@ -206,22 +279,28 @@ pub(crate) struct AttemptGuard {
 impl AttemptGuard {
     /// Does a piece of the attempt's work, such as a poll of it. A request that the driver begins meanwhile belongs to
     /// this attempt.
-    pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
-        let before = CURRENT.replace(self.number);
-        let done = work();
-        CURRENT.set(before);
-        done
+    pub(crate) fn work<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        Current::work(&mut self.current, work)
     }
 
-    /// The node that the driver asks, once it has chosen one.
-    pub(crate) fn node(&self) -> Option<SocketAddr> {
+    /// The address that the driver asks, once it has chosen one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         let entries = self.ledger.lock();
         entries.list.iter().rev().find(|entry| entry.0 == self.number)?.1.node
     }
 
+    /// The node that the driver asks, where it is known.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.current.as_ref()?.node()
+    }
+
     /// Closes the entry.
     pub(crate) fn end<T>(&mut self, outcome: &Result<T, Error>) {
-        let after = self.started.elapsed();
+        let now = Instant::now();
+        if let Some(current) = &mut self.current {
+            current.end(outcome, now);
+        }
+        let after = now.saturating_duration_since(self.started);
         let outcome = match outcome {
             Ok(_) => Outcome::Succeeded(after),
             Err(error) => Outcome::Failed(error.kind(), after),
@@ -243,17 +322,11 @@ impl Drop for AttemptGuard {
 /// No attempt of a ledger has this number.
 const NONE: usize = usize::MAX;
 
-thread_local! {
-    /// The attempt whose work this thread does. Attempts of one request share its ledger, and may overlap: this tells
-    /// them apart when the driver begins one.
-    static CURRENT: Cell<usize> = const { Cell::new(NONE) };
-}
-
 /// The driver walks on to another node when it has no connection to the one that it picked; what counts is the
 /// node that an attempt is really sent to.
 impl HistoryListener for Ledger {
     fn log_request_start(&self) -> RequestId {
-        RequestId(CURRENT.get())
+        RequestId(with_current(|current| current.map_or(NONE, |current| current.number())))
     }
 
     fn log_request_success(&self, _: RequestId) {}
@@ -265,7 +338,11 @@ impl HistoryListener for Ledger {
     }
 
     fn log_attempt_start(&self, attempt: RequestId, _: Option<SpeculativeId>, node: SocketAddr) -> AttemptId {
-        self.update(attempt.0, |attempt| attempt.node = Some(node));
+        with_current(|current| {
+            if let Some(current) = current.filter(|current| current.number() == attempt.0) {
+                current.asks(node);
+            }
+        });
         AttemptId(0)
     }
 
@@ -277,27 +354,31 @@ impl HistoryListener for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nodes::Rules;
 
     fn node(last: u8) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, last], 9042))
     }
 
+    fn begin(ledger: &Arc<Ledger>, kind: Kind) -> AttemptGuard {
+        ledger.begin(kind, None, &Nodes::new(Rules::default()))
+    }
+
     #[test]
     fn a_ledger_reads_as_the_story_of_a_request() {
         let ledger = Arc::new(Ledger::default());
-        let asks = |attempt: &AttemptGuard, last| {
-            let request = attempt.work(|| ledger.log_request_start());
-            ledger.log_attempt_start(request, None, node(last));
+        let asks = |attempt: &mut AttemptGuard, last| {
+            attempt.work(|| ledger.log_attempt_start(ledger.log_request_start(), None, node(last)));
         };
-        ledger.begin(Kind::Prepare).end(&Ok(()));
+        begin(&ledger, Kind::Prepare).end(&Ok(()));
         // Two that overlap, as those of a hedge do.
-        let (dropped, mut failed) = (ledger.begin(Kind::Read), ledger.begin(Kind::Read));
-        asks(&failed, 3);
-        asks(&dropped, 2);
+        let (mut dropped, mut failed) = (begin(&ledger, Kind::Read), begin(&ledger, Kind::Read));
+        asks(&mut failed, 3);
+        asks(&mut dropped, 2);
         drop(dropped);
         failed.end::<()>(&Err(Error::caller(ErrorKind::Syntax, "")));
         drop(failed);
-        let open = ledger.begin(Kind::Read);
+        let open = begin(&ledger, Kind::Read);
         // What the driver does outside of an attempt changes nothing.
         ledger.log_attempt_start(ledger.log_request_start(), None, node(9));
 
@@ -314,7 +395,7 @@ mod tests {
     fn a_ledger_is_bounded() {
         let ledger = Arc::new(Ledger::default());
         for _ in 0..100 {
-            ledger.begin(Kind::Read).end(&Ok(()));
+            begin(&ledger, Kind::Read).end(&Ok(()));
         }
         assert_eq!(ledger.len(), 100);
         assert_eq!(ledger.attempts().len(), KEPT);
@@ -322,7 +403,7 @@ mod tests {
 
         // What failed is kept, however much succeeded before and after.
         for round in 0..100 {
-            let mut attempt = ledger.begin(Kind::Read);
+            let mut attempt = begin(&ledger, Kind::Read);
             match round {
                 50 => attempt.end::<()>(&Err(Error::caller(ErrorKind::Syntax, ""))),
                 _ => attempt.end(&Ok(())),
@@ -330,7 +411,7 @@ mod tests {
         }
         assert!(ledger.to_string().contains(" syntax after "), "{ledger}");
         for _ in 0..100 {
-            drop(ledger.begin(Kind::Read));
+            drop(begin(&ledger, Kind::Read));
         }
         assert_eq!((ledger.len(), ledger.attempts().len()), (300, KEPT));
         assert!(matches!(ledger.attempts()[KEPT - 1].outcome, Outcome::Abandoned(_)));

@@ -8,9 +8,11 @@ pub mod idempotence;
 mod leaf;
 pub mod ledger;
 mod limits;
+pub mod nodes;
 mod prepared;
 pub mod request;
 mod response;
+pub mod routing;
 mod service;
 #[cfg(feature = "stack")]
 pub mod stack;

@@ -17,9 +17,11 @@ use crate::{
     leaf::{self, Work},
     ledger::AttemptGuard,
     limits::Limits,
+    nodes::{Nodes, Rules},
     prepared::Statements,
     request::Request,
     response::Response,
+    routing::Routing,
 };
 
 /// A session with a cluster, as a [`tower::Service`].
@@ -38,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) session: Arc<Session>,
     pub(crate) statements: Arc<Statements>,
     pub(crate) limits: Limits,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) datacenter: Option<Arc<str>>,
 }
 
 impl Cassandra {
@@ -61,12 +65,28 @@ impl Cassandra {
     /// since all attempts belong to the layers. Its load balancing and its consistency levels stay. For other limits
     /// than the default ones, see [`CassandraBuilder::over_session`].
     pub fn from_session(session: impl Into<Arc<Session>>) -> Self {
-        Self::new(session.into(), Limits::default())
+        Self::new(session.into(), Limits::default(), None)
     }
 
-    pub(crate) fn new(session: Arc<Session>, limits: Limits) -> Self {
-        let statements = Statements::new(Arc::clone(&session), limits);
-        Self { shared: Arc::new(Shared { session, statements: Arc::new(statements), limits }) }
+    /// `routing` is the session's load balancing policy, if it is one of ours.
+    pub(crate) fn new(session: Arc<Session>, limits: Limits, routing: Option<&Routing>) -> Self {
+        let statements = Arc::new(Statements::new(Arc::clone(&session), limits));
+        // Where another policy chooses, the nodes are known all the same.
+        let nodes =
+            routing.map_or_else(|| Nodes::new(Rules::default()), |routing| Arc::clone(routing.nodes()));
+        nodes.sync(&session.get_cluster_state());
+        let datacenter = routing.and_then(Routing::datacenter).map(Arc::from);
+        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter }) }
+    }
+
+    /// What is known of each node of the cluster.
+    pub fn nodes(&self) -> &Arc<Nodes> {
+        &self.shared.nodes
+    }
+
+    /// The datacenter that requests stay in, if one is named.
+    pub fn datacenter(&self) -> Option<&str> {
+        self.shared.datacenter.as_deref()
     }
 
     /// The driver's session, for what this crate does not cover.
@@ -91,7 +111,8 @@ impl Service<Request> for Cassandra {
             node = field::Empty,
             error = field::Empty,
         );
-        let attempt = request.ledger().begin(request.kind());
+        let attempt =
+            request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
     }
 }
@@ -120,7 +141,7 @@ impl Future for ResponseFuture {
         let span = this.span.enter();
         let outcome = ready!(this.attempt.work(|| this.work.poll(cx)));
         if !this.span.is_disabled() {
-            if let Some(node) = this.attempt.node() {
+            if let Some(node) = this.attempt.address() {
                 this.span.record("node", field::display(node));
             }
             if let Err(error) = &outcome {

@@ -1,9 +1,9 @@
 //! Each layer by itself, beside the peers' layers of that kind.
 
-use std::{pin::pin, time::Duration};
+use std::{hint::black_box, pin::pin, time::Duration};
 
 use palisade::{
-    Backoff, CircuitBreakerLayer, CoalesceLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
+    Backoff, CircuitBreakerLayer, Class, CoalesceLayer, ConcurrencyLimitLayer, DeadlineLayer, HedgeLayer,
     MetricsLayer, RateLimitLayer, Rejection, RetryLayer, SharedError, TimeoutLayer, TraceLayer,
     breaker::Mode,
 };
@@ -13,7 +13,7 @@ use tower_resilience::{bulkhead, circuitbreaker, coalesce, hedge, ratelimiter, r
 use crate::{
     beside::{LIMIT, MANY, PLACES, TowerPolicy, beside, compare},
     harness::{Bars, allocations, finish, is_quick, is_wanted, side_by_side},
-    leaf::{PendingOnceLeaf, ReadyLeaf, Request, refused},
+    leaf::{PendingOnceLeaf, ReadyLeaf, Request, call, refused},
 };
 
 pub(crate) fn run(bars: &mut Bars) {
@@ -50,6 +50,7 @@ pub(crate) fn run(bars: &mut Bars) {
         small.layer(ReadyLeaf),
     );
     open_breaker(bars);
+    permits(bars);
     limits_and_watches(bars);
 
     let theirs = hedge::HedgeLayer::builder().delay(Duration::from_millis(100)).build();
@@ -134,7 +135,7 @@ fn limits_and_watches(bars: &mut Bars) {
 async fn timed<F: Future>(future: F) -> F::Output {
     let began = std::time::Instant::now();
     let output = future.await;
-    std::hint::black_box(began.elapsed());
+    black_box(began.elapsed());
     output
 }
 
@@ -164,4 +165,29 @@ fn open_breaker(bars: &mut Bars) {
     bars.at_most("breaker_open_allocations", allocations(&mut || refused(&mut ours)) as f64, 0.0);
     #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
     bars.at_most("breaker_forced_open_allocations", allocations(&mut || refused(&mut forced)) as f64, 0.0);
+}
+
+/// A permit of a closed circuit without a layer, beside a call of the layer; and what a balancer asks at each choice.
+fn permits(bars: &mut Bars) {
+    if !is_wanted("breaker_permit") {
+        return;
+    }
+    let circuit = CircuitBreakerLayer::builder().build_circuit("a node").expect("a circuit");
+    let mut layer = CircuitBreakerLayer::default().layer(ReadyLeaf);
+    let mut permit = || circuit.acquire().expect("a closed circuit").end(black_box(&Class::SUCCESS));
+    let (rounds, iterations) = if is_quick() { (41, 5_000) } else { (201, 20_000) };
+    let compared = side_by_side(rounds, iterations, &mut permit, &mut || call(&mut layer));
+    println!("breaker_permit: {:.1} ns, the layer {:.1} ns", compared.ours, compared.theirs);
+    bars.at_most("breaker_permit_to_layer", compared.ratio, 1.0);
+    #[expect(clippy::cast_precision_loss, reason = "a handful of allocations")]
+    bars.at_most("breaker_permit_allocations", allocations(&mut permit) as f64, 0.0);
+    let open = CircuitBreakerLayer::builder().build_circuit("another node").expect("a circuit");
+    open.trip();
+    let asked = side_by_side(
+        rounds,
+        iterations,
+        &mut || _ = black_box((circuit.is_closed(), circuit.retry_after())),
+        &mut || _ = black_box((open.is_closed(), open.retry_after())),
+    );
+    println!("breaker_permit: asked whether it is open {:.1} ns, open {:.1} ns", asked.ours, asked.theirs);
 }

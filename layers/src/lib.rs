@@ -72,6 +72,7 @@ pub use self::{
     request::{Envelope, HasDeadline, HasPriority, Idempotence, Priority, Repeat, Why},
     retry::RetryLayer,
     shed::ShedLayer,
+    superseded::is_superseded,
     throttle::ThrottleLayer,
     timeout::TimeoutLayer,
     trace::TraceLayer,

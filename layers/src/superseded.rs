@@ -16,8 +16,10 @@ pub(crate) fn drop_loser<T>(drop: impl FnOnce() -> T) -> T {
     output
 }
 
-/// Whether what is being dropped on this thread is such a loser.
-pub(crate) fn is_superseded() -> bool {
+/// Whether what is being dropped on this thread, at this moment, is the loser of a [hedge](crate::hedge): the other attempt was faster.
+///
+/// For the `Drop` of a layer's future, where a call that was given up counts for something: a loser tells nothing of the service.
+pub fn is_superseded() -> bool {
     SUPERSEDED.get()
 }
 

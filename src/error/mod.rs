@@ -126,6 +126,14 @@ impl Error {
         Self::new(table::never_executed((kind, class)), Cause::Execution(error))
     }
 
+    /// One more attempt could cost a connection, on which others wait. Nothing was sent.
+    pub(crate) fn full() -> Self {
+        let class = Class::new(Fault::Overload, Effect::NotApplied).refused_here();
+        let message = "so many attempts at each node were given up unanswered that one more could cost the connection: \
+                       wait until they answer, or allow for longer attempts";
+        Self::new((ErrorKind::ConnectionFull, class), Cause::Message(message.into()))
+    }
+
     /// No session could be had. Nothing was sent.
     pub(crate) fn unconnected(message: impl Into<String>) -> Self {
         let class = Class::new(Fault::Unreachable, Effect::NotApplied);

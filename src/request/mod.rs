@@ -60,6 +60,8 @@ pub struct Request {
     is_deadline_enforced: bool,
     // Whether the driver's statement carries what this request asks for.
     is_settled: bool,
+    // The datacenter to be served by, in place of the session's.
+    datacenter: Option<Arc<str>>,
     // The text and the values of a read that may share its answer.
     read: Option<(Arc<str>, Arc<Row>)>,
 }
@@ -126,6 +128,7 @@ impl Request {
             is_step: false,
             is_deadline_enforced: false,
             is_settled: false,
+            datacenter: None,
             read: None,
         }
     }
@@ -204,6 +207,13 @@ impl Request {
         self
     }
 
+    /// Sets the datacenter whose nodes are asked, in place of the session's, where [`Routing`](crate::routing::Routing) chooses them. The
+    /// consistency level stays: a local one then means that datacenter.
+    pub fn with_datacenter(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.datacenter = Some(name.into());
+        self
+    }
+
     pub(crate) fn with_options(mut self, options: Options) -> Self {
         self.options = options;
         self.is_settled = false;
@@ -259,6 +269,11 @@ impl Request {
     /// The consistency level, if it is not the session's.
     pub fn consistency(&self) -> Option<Consistency> {
         self.options.consistency
+    }
+
+    /// The datacenter whose nodes are asked, if it is not the session's.
+    pub fn datacenter(&self) -> Option<&Arc<str>> {
+        self.datacenter.as_ref()
     }
 
     /// The time limit that the caller set for this request, in place of the stack's.
@@ -333,14 +348,19 @@ impl HasPriority for Request {
     }
 }
 
-/// A copy shares the values and the ledger. A lightweight transaction is never hedged: two copies of it would
-/// contend for the same partition, and the loser's answer would be taken for the outcome.
+/// A copy shares the values and the ledger, by which routing asks another node. A lightweight transaction is never hedged: two copies of
+/// it would contend for the same partition, and the loser's answer would be taken for the outcome. Nor is anything hedged that no
+/// other replica could take.
 impl Repeat for Request {
     fn repeat(&self, why: Why) -> Option<Self> {
         let allowed = match why {
             Why::Spare => true,
             Why::Retry(class) => self.idempotence.permits(&class),
-            Why::Hedge => self.idempotence == Idempotence::Yes && self.kind != Kind::Transaction,
+            Why::Hedge => {
+                self.idempotence == Idempotence::Yes
+                    && self.kind != Kind::Transaction
+                    && self.ledger.has_another_node() != Some(false)
+            }
             _ => false,
         };
         allowed.then(|| self.clone())

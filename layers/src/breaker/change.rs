@@ -57,6 +57,8 @@ pub enum Cause {
     ProbesFailed,
     /// The probes did not end in time.
     ProbesTimedOut,
+    /// Somebody who knew better than the outcomes opened it, by [`Circuit::trip`](super::Circuit::trip).
+    Tripped,
     /// Somebody set its mode, or reset it.
     Operator,
 }
@@ -72,6 +74,7 @@ impl Cause {
             Self::ProbesSucceeded => "probes_succeeded",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesTimedOut => "probes_timed_out",
+            Self::Tripped => "tripped",
             Self::Operator => "operator",
         }
     }

@@ -9,12 +9,14 @@ use std::{
 
 use super::{
     change::{Cause, Change, CircuitState, Mode},
+    permit::CircuitPermit,
     rules::Rules,
     state::{Core, Outcome, Ticket},
 };
 use crate::{
+    Rejection,
     clock::Instant,
-    keyed::{Keep, Keyed},
+    keyed::Keep,
     sync::{Mutex, MutexGuard, lock},
     telemetry::{Counter, Gauge},
 };
@@ -25,8 +27,8 @@ use crate::{
 pub struct Transition {
     /// The name of the layer.
     pub layer: &'static str,
-    /// The `Debug` text of the circuit's key, `"users"` with its quotes for a string, where the layer keeps one circuit for
-    /// each key.
+    /// The `Debug` text of the circuit's key, `"users"` with its quotes for a string, where it is one of several: of a layer
+    /// that keeps one for each key, or without a layer.
     pub key: Option<Arc<str>>,
     /// The state before.
     pub from: CircuitState,
@@ -46,7 +48,8 @@ pub struct Transition {
 /// Is told of each change of state.
 pub(super) type Listener = Arc<dyn Fn(&Transition) + Send + Sync>;
 
-/// A circuit, as an operator sees it: read it, reset it, force it.
+/// A circuit: read it, reset it, force it, as an operator does; or [`acquire`](Self::acquire) each call by hand, where there is
+/// [no layer](super#without-a-layer) that does.
 ///
 /// Everything takes effect at once in all services that share the circuit. A listener may call it.
 pub struct Circuit {
@@ -91,12 +94,17 @@ impl Reports {
         }
     }
 
-    fn mode(&self) -> MutexGuard<'_, Mode> {
+    pub(super) fn mode(&self) -> MutexGuard<'_, Mode> {
         lock(&self.mode)
     }
 }
 
 impl Circuit {
+    /// The circuit of a key, which readers see as text.
+    pub(super) fn keyed(rules: Rules, key: &impl fmt::Debug, reports: Arc<Reports>) -> Self {
+        Self::new(rules, Some(Arc::from(format!("{key:?}"))), reports)
+    }
+
     pub(super) fn new(rules: Rules, key: Option<Arc<str>>, reports: Arc<Reports>) -> Self {
         let mode = *reports.mode();
         let circuit = Self { core: Core::new(rules, mode, Instant::now()), born: mode, key, reports };
@@ -104,12 +112,63 @@ impl Circuit {
         circuit
     }
 
+    /// Asks for leave to make one call, now. While the circuit is closed, that takes a reading of the clock and a count of who
+    /// holds it, and no lock.
+    ///
+    /// Ask only when the call is to be made: where the circuit has been open, the permit may be one of its few probes. To compare
+    /// targets, use [`is_closed`](Self::is_closed) and [`retry_after`](Self::retry_after).
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::CircuitOpen`] while the circuit is open, with the time until a probe may go; or while it is half-open
+    /// and all its probes are under way, or it is forced open, without. The refusal is counted, as a layer's is.
+    #[inline]
+    pub fn acquire(self: &Arc<Self>) -> Result<CircuitPermit, Rejection> {
+        match self.admit(Instant::now()) {
+            Ok(ticket) => Ok(CircuitPermit::new(self, ticket)),
+            Err(retry_after) => Err(Rejection::circuit_open(retry_after)),
+        }
+    }
+
+    /// Opens the circuit now, as if a rule had: for who knows otherwise that the target is gone, as by a connection that was lost.
+    /// The wait grows each time, as always, and probes close it again. The cause is [`Cause::Tripped`].
+    ///
+    /// Trip it for what happens now: unlike a permit that ends, a trip counts also if the circuit has changed its state since the
+    /// call that found out was made.
+    ///
+    /// | state, mode | what it does |
+    /// | --- | --- |
+    /// | closed | opens; calls under way count no more |
+    /// | half-open | opens again, for longer; probes under way count no more |
+    /// | open | nothing: the wait goes on, and if it is over, the next call probes |
+    /// | [`Mode::MetricsOnly`] | reports that it would have opened, unless it would still be open |
+    /// | [`Mode::ForcedOpen`], [`Mode::ForcedClosed`] | nothing |
+    pub fn trip(&self) {
+        if let Some(change) = self.core.trip(Instant::now()) {
+            self.report(change);
+        }
+    }
+
+    /// Whether calls pass, and none as a probe. One read of an atomic.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.state() == CircuitState::Closed
+    }
+
+    /// While open: the time until a probe may go, zero if one may go now. `None` while closed, half-open or forced open.
+    /// One read of an atomic, and while open another one and the clock.
+    #[inline]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.core.retry_after(Instant::now)
+    }
+
     /// The state at this moment.
     pub fn state(&self) -> CircuitState {
         self.core.state()
     }
 
-    /// The `Debug` text of the circuit's key, where the layer keeps one circuit for each key.
+    /// The `Debug` text of the circuit's key, where it is one of several: of a layer that keeps one for each key, or without a
+    /// layer.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -271,59 +330,5 @@ impl Keep for Circuit {
         if mode != self.born && self.core.mode() == self.born {
             self.set_mode(mode);
         }
-    }
-}
-
-/// The circuits of a layer that keeps one for each key. Clones see the same ones.
-pub struct Circuits<K> {
-    pub(super) circuits: Keyed<K, Circuit>,
-    pub(super) reports: Arc<Reports>,
-}
-
-impl<K: Eq + std::hash::Hash + Clone> Circuits<K> {
-    /// The circuit of a key that has been seen, and is still kept.
-    pub fn get(&self, key: &K) -> Option<Arc<Circuit>> {
-        self.circuits.get(key)
-    }
-
-    /// The circuit of a key, made now if there is none: to force one that no request has come for yet. One whose mode is not
-    /// that of the layer is kept until it is.
-    pub fn get_or_make(&self, key: &K) -> Arc<Circuit> {
-        self.circuits.get_or_make(key)
-    }
-
-    /// Changes the mode of all circuits, and of those that are made from now on.
-    pub fn set_mode(&self, mode: Mode) {
-        *self.reports.mode() = mode;
-        for (_, circuit) in self.all() {
-            circuit.set_mode(mode);
-        }
-    }
-
-    /// All keys that are kept, and their circuits. Costs a copy of each key.
-    pub fn all(&self) -> Vec<(K, Arc<Circuit>)> {
-        self.circuits.all()
-    }
-
-    /// How many keys are kept.
-    pub fn len(&self) -> usize {
-        self.circuits.len()
-    }
-
-    /// Whether no request has come yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<K> Clone for Circuits<K> {
-    fn clone(&self) -> Self {
-        Self { circuits: self.circuits.clone(), reports: Arc::clone(&self.reports) }
-    }
-}
-
-impl<K> fmt::Debug for Circuits<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Circuits").finish_non_exhaustive()
     }
 }

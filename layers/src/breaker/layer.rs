@@ -92,7 +92,7 @@ impl<C, P: fmt::Debug> fmt::Debug for CircuitBreakerLayer<C, P> {
     }
 }
 
-/// Builds a [`CircuitBreakerLayer`].
+/// Builds a [`CircuitBreakerLayer`], or a [`Circuit`] without one.
 #[derive(Clone)]
 pub struct CircuitBreakerBuilder<C = ByError> {
     rules: Rules,
@@ -250,12 +250,33 @@ impl<C> CircuitBreakerBuilder<C> {
         self.rules.check()?;
         let reports = Arc::new(Reports::new(self.name, self.listener, self.mode));
         let (rules, their_reports) = (self.rules, Arc::clone(&reports));
-        let make = move |key: &K| {
-            let key = Arc::from(format!("{key:?}"));
-            Circuit::new(rules, Some(key), Arc::clone(&their_reports))
-        };
+        let make = move |key: &K| Circuit::keyed(rules, key, Arc::clone(&their_reports));
         let circuits = PerKey::new(max_keys, key, make)?;
         Ok(CircuitBreakerLayer { circuits, reports, classifier: self.classifier })
+    }
+
+    /// Makes a circuit [by itself](super#without-a-layer), for a target that is known only inside a call. Listeners, events and
+    /// [`Circuit::key`] show the `Debug` text of `key`. A clone of the builder makes the next one; they have nothing
+    /// in common but the name in their metrics. The classifier is not used: the caller says what a call has come to.
+    ///
+    /// ```
+    /// use palisade::{CircuitBreakerLayer, Class};
+    ///
+    /// let builder = CircuitBreakerLayer::builder().named("nodes");
+    /// let (one, other) = (builder.clone().build_circuit("10.0.0.1")?, builder.build_circuit("10.0.0.2")?);
+    /// one.trip();
+    /// assert!(one.acquire().is_err());
+    /// other.acquire()?.end(&Class::SUCCESS);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_circuit(self, key: impl fmt::Debug) -> Result<Arc<Circuit>, ConfigError> {
+        self.rules.check()?;
+        let reports = Arc::new(Reports::new(self.name, self.listener, self.mode));
+        Ok(Arc::new(Circuit::keyed(self.rules, &key, reports)))
     }
 }
 

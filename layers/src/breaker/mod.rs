@@ -66,10 +66,72 @@
 //! [`TimeoutLayer`](crate::TimeoutLayer), so that a timed-out attempt is a failure and not a dropped call. Where a time limit
 //! stands outside all the same, set `slow_calls` to less than that limit.
 //!
+//! # Without a layer
+//!
+//! A layer has to see in the request where it goes. Where that is decided only inside the call, as by a balancer, hold a
+//! [`Circuit`] for each target, made by [`build_circuit`](CircuitBreakerBuilder::build_circuit), and ask it there:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use palisade::{ByError, CircuitBreakerLayer, Classify, ConfigError, Rejection, breaker::Circuit};
+//! use tower::BoxError;
+//!
+//! struct Node {
+//!     address: &'static str,
+//!     circuit: Arc<Circuit>,
+//! }
+//!
+//! fn nodes(addresses: &[&'static str]) -> Result<Vec<Node>, ConfigError> {
+//!     let builder = CircuitBreakerLayer::builder().consecutive_failures(3).named("nodes");
+//!     let node = |&address| Ok(Node { address, circuit: builder.clone().build_circuit(address)? });
+//!     addresses.iter().map(node).collect()
+//! }
+//!
+//! /// Asks the first node whose circuit lets the call pass.
+//! async fn call(nodes: &[Node]) -> Result<&'static str, BoxError> {
+//!     let mut refusal = Rejection::circuit_open(None);
+//!     for node in nodes {
+//!         match node.circuit.acquire() {
+//!             Ok(permit) => {
+//!                 // Dropped meanwhile, the permit sees to that as the layer does.
+//!                 let answer = ask(node.address).await;
+//!                 permit.end(&ByError.classify(answer.as_ref()));
+//!                 return answer;
+//!             }
+//!             Err(refused) => refusal = refused,
+//!         }
+//!     }
+//!     Err(refusal.into())
+//! }
+//!
+//! # async fn ask(address: &'static str) -> Result<&'static str, BoxError> {
+//! #     if address == "10.0.0.1" { Err("down".into()) } else { Ok(address) }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let nodes = nodes(&["10.0.0.1", "10.0.0.2"])?; // the first one is down
+//! for _ in 0..3 {
+//!     assert!(call(&nodes).await.is_err());
+//! }
+//! assert_eq!(call(&nodes).await?, "10.0.0.2");
+//!
+//! nodes[1].circuit.trip(); // its connection was lost, say
+//! let refused = call(&nodes).await.unwrap_err();
+//! assert!(matches!(Rejection::find(&*refused), Some(Rejection::CircuitOpen { retry_after: Some(_), .. })));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - A permit is judged by the same table, and by the same code, as a call of a layer.
+//! - A choice that goes by [`Circuit::is_closed`] alone never asks an open target again: a circuit closes by probes only. Let a
+//!   call go there, or a probe of your own, once [`Circuit::retry_after`] is zero.
+//! - The metrics are those below, with what all circuits of one name have come to together; the label `layer` is the name
+//!   by `named`.
+//!
 //! # When to use something else
 //!
-//! With several servers behind one service, a circuit for each of them (`build_keyed`) that feeds the choice of
-//! a server is better than one that refuses all. Against overload, a [throttle](crate::ThrottleLayer) or an adaptive
+//! With several servers behind one service, a circuit for each of them (`build_keyed`, or [without a layer](#without-a-layer))
+//! that feeds the choice of a server is better than one that refuses all. Against overload, a [throttle](crate::ThrottleLayer) or an adaptive
 //! limit sends less instead of nothing.
 //!
 //! # Knobs
@@ -103,8 +165,10 @@
 
 mod change;
 mod circuit;
+mod circuits;
 mod future;
 mod layer;
+mod permit;
 mod rules;
 mod service;
 mod state;
@@ -113,8 +177,10 @@ mod tests;
 
 pub use self::{
     change::{Cause, CircuitState, Mode},
-    circuit::{Circuit, CircuitSnapshot, Circuits, Transition},
+    circuit::{Circuit, CircuitSnapshot, Transition},
+    circuits::Circuits,
     future::BreakerFuture,
     layer::{CircuitBreakerBuilder, CircuitBreakerLayer},
+    permit::CircuitPermit,
     service::CircuitBreaker,
 };

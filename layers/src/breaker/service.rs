@@ -5,7 +5,7 @@ use std::{
 
 use tower::Service;
 
-use super::{BreakerFuture, Circuit, future::Watched};
+use super::{BreakerFuture, Circuit, permit::Watched};
 use crate::{
     ByError, Rejection,
     class::Classify,

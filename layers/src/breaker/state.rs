@@ -188,7 +188,7 @@ impl Core {
             Phase::FORCED_OPEN => return (Err(None), None),
             Phase::OPEN => {
                 // The hottest refusal: two reads, no lock.
-                let wait = self.probe_at.load(Relaxed).saturating_sub(now.as_nanos());
+                let wait = self.nanos_until_probe(now);
                 if wait > 0 {
                     return (Err(Some(Duration::from_nanos(wait))), None);
                 }
@@ -205,7 +205,7 @@ impl Core {
         let mut change = None;
         match phase.kind() {
             Phase::OPEN => {
-                let wait = self.probe_at.load(Relaxed).saturating_sub(now.as_nanos());
+                let wait = self.nanos_until_probe(now);
                 if wait > 0 {
                     return (Err(Some(Duration::from_nanos(wait))), None);
                 }
@@ -268,7 +268,7 @@ impl Core {
         }
         let cause =
             if too_many_in_a_row { Cause::ConsecutiveFailures } else { self.reached(generation, now)? };
-        self.trip(ticket, cause, now)
+        self.open_if_still(ticket, cause, now)
     }
 
     /// Ends a call that does not count.
@@ -356,22 +356,37 @@ impl Core {
 
     /// Closed -> Open, unless somebody else has changed the state meanwhile.
     #[cold]
-    fn trip(&self, ticket: Ticket, cause: Cause, now: Instant) -> Option<Change> {
+    fn open_if_still(&self, ticket: Ticket, cause: Cause, now: Instant) -> Option<Change> {
         let mut rest = lock(&self.rest);
         let phase = self.phase();
         if phase != ticket.phase {
             return None;
         }
+        self.open_by_mode(&mut rest, phase, cause, now)
+    }
+
+    /// Closed or half-open -> Open, whatever the outcomes say. One that is open, or forced, stays as it is.
+    pub(super) fn trip(&self, now: Instant) -> Option<Change> {
+        let mut rest = lock(&self.rest);
+        let phase = self.phase();
+        match phase.kind() {
+            Phase::CLOSED | Phase::HALF_OPEN => self.open_by_mode(&mut rest, phase, Cause::Tripped, now),
+            _ => None,
+        }
+    }
+
+    /// Opens, or notes that it would have opened.
+    fn open_by_mode(&self, rest: &mut Rest, from: Phase, cause: Cause, now: Instant) -> Option<Change> {
         if rest.mode == Mode::MetricsOnly {
             // It would be open still, and count nothing.
             if now.as_nanos() < self.probe_at.load(Relaxed) {
                 return None;
             }
-            let wait = self.next_wait(&mut rest, phase, now);
-            let change = self.close(&mut rest, phase, cause, now);
+            let wait = self.next_wait(rest, from, now);
+            let change = self.close(rest, from, cause, now);
             return Some(Change { to: CircuitState::Open, wait: Some(wait), suppressed: true, ..change });
         }
-        Some(self.open(&mut rest, phase, cause, now))
+        Some(self.open(rest, from, cause, now))
     }
 
     fn one_more_in_a_row(&self, generation: u64) -> bool {
@@ -463,6 +478,15 @@ impl Core {
         self.phase().state()
     }
 
+    /// While open: the time until a probe may go, for whoever has to read the clock for it.
+    pub(super) fn retry_after(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
+        (self.phase().kind() == Phase::OPEN).then(|| Duration::from_nanos(self.nanos_until_probe(now())))
+    }
+
+    fn nanos_until_probe(&self, now: Instant) -> u64 {
+        self.probe_at.load(Relaxed).saturating_sub(now.as_nanos())
+    }
+
     pub(super) fn figures(&self, now: Instant) -> Figures {
         let rest = lock(&self.rest);
         let phase = self.phase();
@@ -478,8 +502,7 @@ impl Core {
             } else {
                 0
             },
-            retry_after: (phase.kind() == Phase::OPEN)
-                .then(|| Duration::from_nanos(self.probe_at.load(Relaxed).saturating_sub(now.as_nanos()))),
+            retry_after: self.retry_after(|| now),
             probes_in_flight: if phase.kind() == Phase::HALF_OPEN {
                 probing.admitted.saturating_sub(probing.ended)
             } else {

@@ -404,6 +404,119 @@ mod exact {
     }
 
     #[test]
+    fn a_trip_opens_a_closed_circuit_at_once_and_one_that_is_open_stays_as_it_is() {
+        let mut circuit = Driven::new(rules());
+        circuit.call(Outcome::Success);
+        let change = circuit.core.trip(circuit.now).unwrap();
+        assert_eq!((change.from, change.to), (CircuitState::Closed, CircuitState::Open));
+        assert_eq!((change.cause, change.wait, change.suppressed), (Cause::Tripped, Some(ms(1_000)), false));
+        circuit.wait(400);
+        assert_eq!(circuit.core.trip(circuit.now), None);
+        assert_eq!(circuit.admit().unwrap_err(), Some(ms(600)));
+        circuit.wait(600);
+        assert_eq!(circuit.core.trip(circuit.now), None);
+        assert!(circuit.admit().is_ok(), "the wait is over");
+    }
+
+    #[test]
+    fn a_trip_of_a_circuit_that_probes_opens_it_for_longer_and_its_probes_count_no_more() {
+        let mut circuit = Driven::new(rules());
+        circuit.core.trip(circuit.now);
+        for wait in [1_000, 2_000, 4_000, 4_000] {
+            assert_eq!(circuit.admit().unwrap_err(), Some(ms(wait)));
+            circuit.wait(wait);
+            let probe = circuit.admit().unwrap();
+            assert_eq!(circuit.core.trip(circuit.now).unwrap().from, CircuitState::HalfOpen);
+            assert_eq!(circuit.end(probe, Outcome::Success), None);
+        }
+        circuit.wait(4_000);
+        let probes = [circuit.admit().unwrap(), circuit.admit().unwrap()];
+        for probe in probes {
+            circuit.end(probe, Outcome::Success);
+        }
+        assert_eq!(circuit.core.state(), CircuitState::Closed);
+    }
+
+    #[test]
+    fn trips_and_rules_share_one_wait_which_is_forgotten_after_long_enough_closed() {
+        let wait_when_closed_for = |closed_for| {
+            let mut circuit = Driven::new(rules());
+            circuit.open();
+            circuit.wait(1_000);
+            circuit.call(Outcome::Success);
+            circuit.call(Outcome::Success);
+            circuit.wait(closed_for);
+            circuit.core.trip(circuit.now).unwrap().wait.unwrap()
+        };
+        assert_eq!(wait_when_closed_for(999), ms(2_000));
+        assert_eq!(wait_when_closed_for(1_000), ms(1_000));
+    }
+
+    #[test]
+    fn what_was_under_way_at_a_trip_changes_nothing_more() {
+        for outcome in [Outcome::Success, Outcome::Failure, Outcome::Dropped, Outcome::Neutral] {
+            let mut circuit = Driven::new(rules());
+            let late: Vec<_> = (0..30).map(|_| circuit.admit().unwrap()).collect();
+            let mut late = late.into_iter();
+            let mut ten_end = |circuit: &Driven| {
+                let changes = late.by_ref().take(10).filter_map(|ticket| circuit.end(ticket, outcome));
+                assert_eq!(changes.count(), 0);
+            };
+            circuit.core.trip(circuit.now);
+            ten_end(&circuit);
+            circuit.wait(1_000);
+            let probes = [circuit.admit().unwrap(), circuit.admit().unwrap()];
+            ten_end(&circuit);
+            assert_eq!(circuit.core.figures(circuit.now).probes_in_flight, 2);
+            for probe in probes {
+                circuit.end(probe, Outcome::Success);
+            }
+            ten_end(&circuit);
+            assert_eq!((circuit.core.state(), circuit.calls_in_window()), (CircuitState::Closed, 0));
+        }
+    }
+
+    #[test]
+    fn a_trip_is_only_noted_where_the_mode_is_to_watch_and_forced_circuits_stay_as_they_are() {
+        let mut circuit = Driven::new(rules());
+        circuit.core.set_mode(Mode::MetricsOnly, circuit.now);
+        let change = circuit.core.trip(circuit.now).unwrap();
+        assert!(change.suppressed && change.cause == Cause::Tripped && change.to == CircuitState::Open);
+        circuit.wait(999);
+        assert_eq!(circuit.core.trip(circuit.now), None, "it would be open still");
+        circuit.wait(1);
+        assert!(circuit.core.trip(circuit.now).is_some());
+        assert_eq!(circuit.core.state(), CircuitState::Closed);
+        assert_eq!(circuit.core.retry_after(|| circuit.now), None);
+        for (mode, state) in
+            [(Mode::ForcedOpen, CircuitState::Open), (Mode::ForcedClosed, CircuitState::Closed)]
+        {
+            circuit.core.set_mode(mode, circuit.now);
+            assert_eq!(circuit.core.trip(circuit.now), None);
+            assert_eq!(circuit.core.state(), state);
+        }
+        circuit.core.set_mode(Mode::Normal, circuit.now);
+        assert!(circuit.admit().is_ok());
+    }
+
+    #[test]
+    fn only_an_open_circuit_knows_when_to_come_back() {
+        let mut circuit = Driven::new(rules());
+        let retry_after = |circuit: &Driven| circuit.core.retry_after(|| circuit.now);
+        assert_eq!(circuit.core.retry_after(|| unreachable!("a closed one needs no clock")), None);
+        circuit.core.trip(circuit.now);
+        assert_eq!(retry_after(&circuit), Some(ms(1_000)));
+        circuit.wait(999);
+        assert_eq!(retry_after(&circuit), Some(ms(1)));
+        circuit.wait(60_000);
+        assert_eq!(retry_after(&circuit), Some(Duration::ZERO), "a probe may go");
+        circuit.admit().unwrap();
+        assert_eq!(retry_after(&circuit), None, "it probes");
+        circuit.core.set_mode(Mode::ForcedOpen, circuit.now);
+        assert_eq!(retry_after(&circuit), None, "only an operator knows");
+    }
+
+    #[test]
     fn a_clock_that_stands_still_or_goes_back_does_no_harm() {
         let circuit = Driven::new(Rules { span: Span::Time(ms(10)), ..rules() });
         let ticket = circuit.admit().unwrap();
@@ -579,6 +692,7 @@ mod beside_a_model {
         Admit,
         End(usize, Outcome),
         Wait(u64),
+        Trip,
         Reset,
     }
 
@@ -592,6 +706,7 @@ mod beside_a_model {
             20 => Just(Step::Admit),
             20 => (0..1_000usize, outcome).prop_map(|(which, outcome)| Step::End(which, outcome)),
             8 => wait.prop_map(Step::Wait),
+            1 => Just(Step::Trip),
             1 => Just(Step::Reset),
         ]
     }
@@ -651,6 +766,13 @@ mod beside_a_model {
                         model.end(admitted, outcome, now);
                     }
                     Step::End(..) => {}
+                    Step::Trip => {
+                        let trips = model.state != CircuitState::Open;
+                        prop_assert_eq!(core.trip(at).is_some(), trips);
+                        if trips {
+                            model.open(now);
+                        }
+                    }
                     Step::Reset => {
                         core.reset(at);
                         model.turn(CircuitState::Closed, now);
@@ -661,6 +783,9 @@ mod beside_a_model {
                 prop_assert_eq!(figures.state, model.state);
                 prop_assert_eq!(figures.generation, model.generation);
                 prop_assert_eq!(figures.openings, model.openings);
+                let left = (model.since + model.wait).saturating_sub(now);
+                let left = (model.state == CircuitState::Open).then_some(ms(left));
+                prop_assert_eq!(core.retry_after(|| start + ms(now)), left);
                 if model.state == CircuitState::Closed {
                     prop_assert_eq!(figures.sums.calls as usize, model.window(now).len());
                 }
@@ -798,6 +923,76 @@ mod models {
             let _either = other.join().unwrap();
             assert!(core.admit(later).0.is_ok());
             assert_eq!(core.figures(later).probes_in_flight, 0);
+        });
+    }
+
+    /// A trip races with the probe that closes it. Who trips knows better than a probe from before, so that it is open
+    /// afterwards, for longer; and both tell of a change only if they made one.
+    #[test]
+    fn loom_a_trip_holds_against_the_probe_that_closes_it() {
+        loom::model(|| {
+            let start = Instant::now();
+            let rules = Rules { probes: 1, minimum_calls: 1, ..rules() };
+            let core = Arc::new(Core::new(rules, Mode::Normal, start));
+            assert!(core.trip(start).is_some());
+            let later = start + ms(1_000);
+            let ticket = core.admit(later).0.unwrap();
+            let before = core.figures(later).generation;
+            let other = {
+                let core = Arc::clone(&core);
+                thread::spawn(move || core.trip(later))
+            };
+            let closed = core.record(ticket, Outcome::Success, later);
+            let tripped = other.join().unwrap().unwrap();
+            let (from, changes) = match closed {
+                Some(_) => (CircuitState::Closed, 2),
+                None => (CircuitState::HalfOpen, 1),
+            };
+            let figures = core.figures(later);
+            assert_eq!(tripped.from, from);
+            assert_eq!(figures.generation, before + changes);
+            assert_eq!((figures.state, figures.openings), (CircuitState::Open, 2));
+            assert_eq!(core.retry_after(|| later), Some(ms(2_000)));
+        });
+    }
+
+    /// A trip and the failure that reaches the limit open it once, not one after the other.
+    #[test]
+    fn loom_a_trip_and_a_failure_open_it_exactly_once() {
+        loom::model(|| {
+            let now = Instant::now();
+            let rules = Rules { consecutive_failures: Some(1), ..rules() };
+            let core = Arc::new(Core::new(rules, Mode::Normal, now));
+            let ticket = core.admit(now).0.unwrap();
+            let other = {
+                let core = Arc::clone(&core);
+                thread::spawn(move || core.trip(now))
+            };
+            let changes = [core.record(ticket, Outcome::Failure, now), other.join().unwrap()];
+            assert_eq!(changes.iter().flatten().count(), 1);
+            let figures = core.figures(now);
+            assert_eq!((figures.state, figures.openings), (CircuitState::Open, 1));
+        });
+    }
+
+    /// A trip races with a call that asks to pass: refused with the wait that was just set, or let through and late.
+    #[test]
+    fn loom_who_is_refused_by_a_trip_is_told_its_wait() {
+        loom::model(|| {
+            let now = Instant::now();
+            let core = Arc::new(Core::new(rules(), Mode::Normal, now));
+            let other = {
+                let core = Arc::clone(&core);
+                thread::spawn(move || core.trip(now).is_some())
+            };
+            match core.admit(now).0 {
+                Ok(ticket) => {
+                    core.record(ticket, Outcome::Failure, now);
+                }
+                Err(wait) => assert_eq!(wait, Some(ms(1_000))),
+            }
+            assert!(other.join().unwrap());
+            assert_eq!((core.state(), core.figures(now).openings), (CircuitState::Open, 1));
         });
     }
 }

@@ -9,8 +9,9 @@ use std::{
 
 use metrics_util::debugging::DebuggingRecorder;
 use palisade::{
-    Backoff, CircuitBreakerLayer, Class, ConcurrencyLimitLayer, ConfigError, HedgeLayer, Jitter, Rejection,
-    breaker::{Cause, Circuit, CircuitBreakerBuilder, CircuitState, Mode},
+    Backoff, ByError, CircuitBreakerLayer, Class, Classify, ConcurrencyLimitLayer, ConfigError, HedgeLayer,
+    Jitter, Rejection,
+    breaker::{Cause, Circuit, CircuitBreakerBuilder, CircuitPermit, CircuitState, Mode},
     classify_fn,
     testkit::{
         AMBIGUOUS, CALLER, Error, Gate, Gated, Leaf, NOT_APPLIED, Request, Step, idempotent, run_paused,
@@ -586,4 +587,230 @@ fn settings_that_make_no_sense_are_refused_by_name() {
         assert_eq!(setting(builder.clone()), Some(name), "{builder:?}");
     }
     assert_eq!(fresh().build_keyed(0, |_: &Request| 1).unwrap_err().setting(), "max_keys");
+}
+
+/// A circuit without a layer.
+fn circuit(builder: CircuitBreakerBuilder) -> Arc<Circuit> {
+    builder.build_circuit("10.0.0.1").unwrap()
+}
+
+fn end_each(permits: impl IntoIterator<Item = CircuitPermit>, class: &Class) {
+    permits.into_iter().for_each(|permit| permit.end(class));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_without_a_layer_refuses_and_says_when_to_come_back() {
+    let circuit = circuit(builder());
+    for _ in 0..10 {
+        assert!(circuit.is_closed());
+        assert_eq!(circuit.retry_after(), None);
+        circuit.acquire().unwrap().end(&AMBIGUOUS);
+    }
+    assert!(!circuit.is_closed());
+    advance(ms(400)).await;
+    assert_eq!(circuit.acquire().unwrap_err(), Rejection::circuit_open(Some(ms(600))));
+    assert_eq!(circuit.retry_after(), Some(ms(600)));
+    advance(ms(600)).await;
+    assert_eq!(circuit.retry_after(), Some(Duration::ZERO));
+    let probes = [circuit.acquire().unwrap(), circuit.acquire().unwrap()];
+    assert_eq!(circuit.acquire().unwrap_err(), Rejection::circuit_open(None), "both probes are taken");
+    assert_eq!((circuit.is_closed(), circuit.retry_after()), (false, None));
+    end_each(probes, &Class::SUCCESS);
+    assert!(circuit.is_closed());
+}
+
+/// One table for both: what a class does to a layer's circuit it does to one without.
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_judged_as_a_call_of_a_layer() {
+    for class in [Class::SUCCESS, AMBIGUOUS, CALLER, NOT_APPLIED, NOT_APPLIED.refused_here()] {
+        let layer = layer();
+        let service = layer.layer(Leaf::new([Step::Fail(class)]));
+        let by_hand = circuit(builder());
+        for _ in 0..10 {
+            let _ = send(&service).await;
+            by_hand.acquire().unwrap().end(&class);
+        }
+        let (ours, theirs) = (by_hand.snapshot(), layer.handle().snapshot());
+        assert_eq!((ours.state, ours.calls, ours.failures), (theirs.state, theirs.calls, theirs.failures));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_as_old_as_the_call_that_it_was_acquired_for() {
+    let circuit = circuit(builder().slow_calls(0.8, ms(50)));
+    for millis in [50, 51] {
+        let permit = circuit.acquire().unwrap();
+        advance(ms(millis)).await;
+        permit.end(&Class::SUCCESS);
+    }
+    let snapshot = circuit.snapshot();
+    assert_eq!((snapshot.calls, snapshot.slow_calls, snapshot.failures), (2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_is_dropped_gives_back_its_probe_and_counts_by_its_age() {
+    let circuit = circuit(builder().slow_calls(0.8, ms(50)));
+    drop(circuit.acquire().unwrap());
+    assert_eq!(circuit.snapshot().calls, 0, "young");
+    let old = circuit.acquire().unwrap();
+    advance(ms(51)).await;
+    drop(old);
+    let snapshot = circuit.snapshot();
+    assert_eq!((snapshot.calls, snapshot.slow_calls), (1, 1));
+
+    circuit.trip();
+    advance(ms(1_000)).await;
+    for _ in 0..100 {
+        let probes = [circuit.acquire().unwrap(), circuit.acquire().unwrap()];
+        assert!(circuit.acquire().is_err());
+        drop(probes);
+    }
+    let snapshot = circuit.snapshot();
+    assert_eq!((snapshot.state, snapshot.probes_in_flight), (CircuitState::HalfOpen, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_permit_of_a_call_that_lost_to_a_hedge_does_not_count() {
+    let circuit = circuit(builder().slow_calls(0.1, ms(20)));
+    let leaf = Leaf::new((0..40).map(|call| if call % 2 == 0 { Step::Hang } else { Step::Answer }));
+    let balanced = tower::service_fn(|request: Request| {
+        let (leaf, circuit) = (leaf.clone(), Arc::clone(&circuit));
+        async move {
+            let permit = circuit.acquire()?;
+            let answer = leaf.oneshot(request).await;
+            permit.end(&ByError.classify(answer.as_ref()));
+            answer
+        }
+    });
+    let hedge = HedgeLayer::builder().fixed_delay(ms(50)).max_extra_load(1.0).build().unwrap();
+    let service = ServiceBuilder::new().layer(hedge).service(balanced);
+    for _ in 0..20 {
+        service.clone().oneshot(idempotent(7)).await.unwrap();
+    }
+    let snapshot = circuit.snapshot();
+    assert_eq!((snapshot.state, snapshot.calls, snapshot.slow_calls), (CircuitState::Closed, 20, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trip_opens_at_once_and_for_longer_each_time_until_it_was_closed_for_long_enough() {
+    let circuit = circuit(builder());
+    for wait in [1_000, 2_000, 4_000] {
+        circuit.trip();
+        assert_eq!(circuit.acquire().unwrap_err(), Rejection::circuit_open(Some(ms(wait))));
+        circuit.trip();
+        assert_eq!(circuit.retry_after(), Some(ms(wait)), "it is open already");
+        advance(ms(wait)).await;
+        end_each([circuit.acquire().unwrap(), circuit.acquire().unwrap()], &Class::SUCCESS);
+        assert!(circuit.is_closed());
+    }
+    advance(ms(4_000)).await;
+    circuit.trip();
+    assert_eq!(circuit.retry_after(), Some(ms(1_000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_from_before_a_trip_changes_nothing_when_it_ends() {
+    let circuit = circuit(builder());
+    let mut late: Vec<_> = (0..60).map(|_| circuit.acquire().unwrap()).collect();
+    circuit.trip();
+    end_each(late.drain(..20), &Class::SUCCESS);
+    assert_eq!(circuit.state(), CircuitState::Open);
+    advance(ms(1_000)).await;
+    let probes = [circuit.acquire().unwrap(), circuit.acquire().unwrap()];
+    end_each(late.drain(..20), &AMBIGUOUS);
+    assert_eq!(circuit.snapshot().probes_in_flight, 2);
+    end_each(probes, &Class::SUCCESS);
+    end_each(late, &AMBIGUOUS);
+    let snapshot = circuit.snapshot();
+    assert_eq!((snapshot.state, snapshot.calls), (CircuitState::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trip_does_what_the_mode_allows_and_the_listener_is_told_why() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let circuit = circuit(builder().on_transition({
+        let seen = Arc::clone(&seen);
+        move |change| {
+            assert_eq!(change.key.as_deref(), Some(r#""10.0.0.1""#));
+            if change.cause != Cause::Operator {
+                seen.lock().unwrap().push((change.to, change.cause, change.open_for, change.suppressed));
+            }
+        }
+    }));
+    for (mode, passes) in [(Mode::MetricsOnly, true), (Mode::ForcedClosed, true), (Mode::ForcedOpen, false)] {
+        circuit.set_mode(mode);
+        circuit.trip();
+        assert_eq!((circuit.acquire().is_ok(), circuit.is_closed()), (passes, passes), "{mode:?}");
+    }
+    circuit.set_mode(Mode::Normal);
+    circuit.trip();
+    assert!(circuit.acquire().is_err());
+    let told = |suppressed| (CircuitState::Open, Cause::Tripped, Some(ms(1_000)), suppressed);
+    assert_eq!(*seen.lock().unwrap(), [told(true), told(false)]);
+}
+
+#[test]
+fn circuits_of_one_builder_are_independent_and_their_metrics_go_together() {
+    let recorder = DebuggingRecorder::new();
+    metrics::with_local_recorder(&recorder, || {
+        run_paused(async {
+            let builder = builder().consecutive_failures(3).named("nodes");
+            let nodes: Vec<_> = (0..5).map(|node| builder.clone().build_circuit(node).unwrap()).collect();
+            for _ in 0..3 {
+                nodes[1].acquire().unwrap().end(&AMBIGUOUS);
+            }
+            nodes[2].trip();
+            nodes[3].set_mode(Mode::ForcedOpen);
+            let passes: Vec<_> = nodes.iter().map(|node| node.acquire().is_ok()).collect();
+            assert_eq!(passes, [true, false, false, false, true]);
+            assert_eq!(nodes[4].key(), Some("4"));
+            let seen = Recorded::at(&recorder);
+            let labels = [("layer", "nodes")];
+            assert_eq!(seen.count("palisade_circuit_refused_total", &labels), 3);
+            assert_eq!(seen.count("palisade_circuit_transitions_total", &labels), 3);
+            assert_eq!(seen.gauge("palisade_circuits_open", &labels), Some(3.0));
+            // A node that leaves takes its part of the gauge along, once its last call has ended.
+            let permit = nodes[0].acquire().unwrap();
+            nodes[0].trip();
+            drop(nodes);
+            assert_eq!(Recorded::at(&recorder).gauge("palisade_circuits_open", &labels), Some(1.0 - 3.0));
+            permit.end(&AMBIGUOUS);
+            assert_eq!(Recorded::at(&recorder).gauge("palisade_circuits_open", &labels), Some(-1.0));
+        });
+    });
+}
+
+#[test]
+fn a_circuit_without_a_layer_has_its_settings_checked_too() {
+    let error = builder().probes(0).build_circuit("10.0.0.1").unwrap_err();
+    assert_eq!(error.setting(), "probes");
+}
+
+/// Permits that end, are dropped, and trips, on several threads: no probe is lost, and it closes again.
+#[test]
+fn nothing_is_lost_when_threads_acquire_trip_and_give_up() {
+    let wait = Backoff::exponential(Duration::from_micros(50), Duration::from_micros(100)).unwrap();
+    let circuit = circuit(builder().open_for(wait).probes(3));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let circuit = &circuit;
+            scope.spawn(move || {
+                for number in 0..5_000 {
+                    if number % 50 == thread {
+                        circuit.trip();
+                    }
+                    let permit = circuit.acquire();
+                    if number % 3 != 0 {
+                        end_each(permit, &Class::SUCCESS);
+                    }
+                }
+            });
+        }
+    });
+    let snapshot = circuit.snapshot();
+    assert_eq!(snapshot.probes_in_flight, 0);
+    assert!(snapshot.generation > 1, "{snapshot:?}");
+    while !circuit.is_closed() {
+        end_each(circuit.acquire(), &Class::SUCCESS);
+    }
 }

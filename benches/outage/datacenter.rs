@@ -1,0 +1,79 @@
+//! The nearer of two datacenters is lost, and comes back.
+
+use std::{net::SocketAddr, time::Duration};
+
+use scylla::statement::Consistency;
+
+use crate::{
+    clients::{Kind, Operation, Site},
+    faults::at_once,
+    ground::{Ground, key},
+    harness::Bars,
+    load::Load,
+    report::{Run, millis, number},
+};
+
+const LOAD: Load = Load { per_second: 300, operation: |number| Operation::Read(key(number)) };
+const SITE: Site = Site { local: "dc1" };
+const DOWN: Duration = Duration::from_secs(20);
+const AFTERWARDS: Duration = Duration::from_secs(40);
+/// Which datacenter serves is told by most answers of such a time.
+const WINDOW: Duration = Duration::from_millis(500);
+
+struct Outage {
+    began: Duration,
+    /// When the datacenter serves again.
+    ended: Duration,
+}
+
+pub(crate) fn run(ground: &Ground, bars: &mut Bars) {
+    let cluster = &ground.cluster;
+    let local: Vec<_> = (1..=cluster.size()).filter(|node| cluster.datacenter(*node) == SITE.local).collect();
+    let addresses: Vec<_> = local.iter().map(|node| cluster.address(*node)).collect();
+    for kind in Kind::ALL {
+        let target = ground.ready(kind, Consistency::LocalQuorum, Some(SITE), LOAD);
+        let (run, outage) = ground.offer(kind, &target, LOAD, |clock| {
+            clock.sleep_until_second(5);
+            let began = clock.now();
+            at_once(local.iter().copied(), |node| cluster.kill(node));
+            clock.sleep_until(began + DOWN);
+            at_once(local.iter().copied(), |node| cluster.start_node(node));
+            ground.await_whole();
+            let ended = clock.now();
+            clock.sleep_until(ended + AFTERWARDS);
+            Outage { began, ended }
+        });
+        let without = millis(run.longest_without_service(outage.began, outage.ended)) / 1e3;
+        let (switches, back) =
+            (switches(&run, &addresses), seconds_until_back(&run, &addresses, outage.ended));
+        let errors = run.all().errors().count();
+        println!("    {without:.2} s without an answer, {switches} switches, back after {back:.1} s");
+        if kind == Kind::Stack {
+            bars.at_most("datacenter_lost_without_service_seconds", without, 2.0);
+            bars.at_most("datacenter_lost_switches", number(switches), 2.0);
+            bars.at_least("datacenter_lost_switches", number(switches), 2.0);
+            bars.at_most("datacenter_lost_back_seconds", back, AFTERWARDS.as_secs_f64() - 5.0);
+            println!("    {errors} errors, all in all");
+        }
+    }
+}
+
+/// How often the datacenter that gives most of the answers changes.
+fn switches(run: &Run, local: &[SocketAddr]) -> usize {
+    let end = run.all().iter().last().map_or(Duration::ZERO, |sample| sample.due);
+    let windows = (0..).map(|index| WINDOW * index).take_while(|from| *from < end);
+    let answered =
+        windows.map(|from| run.between(from, from + WINDOW)).filter(|view| view.answered().count() > 0);
+    let is_local: Vec<_> = answered.map(|view| view.share_of(local) > 0.5).collect();
+    is_local.windows(2).filter(|pair| pair[0] != pair[1]).count()
+}
+
+/// How long after the return nine of ten answers come from the datacenter again, and stay so.
+fn seconds_until_back(run: &Run, local: &[SocketAddr], ended: Duration) -> f64 {
+    let end = run.all().iter().last().map_or(ended, |sample| sample.due);
+    let windows = (0..).map(|index| ended + WINDOW * index).take_while(|from| *from + WINDOW <= end);
+    let away = windows.filter(|from| run.between(*from, *from + WINDOW).share_of(local) < 0.9).last();
+    away.map_or(0.0, |from| {
+        if from + 2 * WINDOW > end { f64::INFINITY } else { millis(from + WINDOW - ended) / 1e3 }
+    })
+}

@@ -1,0 +1,255 @@
+//! What is known of each node: one record for all who need it, fed by every attempt.
+//!
+//! The driver knows of a node whether it has a connection. That a node takes requests and answers none, or answers ten times slower than
+//! the others, it does not see; and when a caller drops a call, nobody tells it. Here each attempt is charged to the node that was
+//! really asked, whether it was answered, failed, or was given up. [Routing](crate::routing) goes by that, and health reports it.
+//!
+//! | what is kept | tells |
+//! | --- | --- |
+//! | attempts under way | how busy it is with our work |
+//! | a peak-sensitive average of latencies | how long the next answer may take |
+//! | attempts since the last answer, and for how long | that it hangs, long before a timeout |
+//! | attempts that were given up | how close its connection is to being torn down by the driver |
+//! | a circuit breaker | whether it is to be left alone |
+//! | when it came back | how much of its traffic it may have |
+//!
+//! Only reads and writes of single partitions count for the latency and for what is unanswered: a scan or a lightweight
+//! transaction takes as long as it takes. Everything counts as an answer.
+
+mod abandoned;
+mod latency;
+mod node;
+mod rules;
+mod silence;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use palisade::Instant;
+use scylla::cluster::{ClusterState, Node as DriverNode};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use self::node::{Availability, Figures, Node};
+use self::rules::Shared;
+pub(crate) use self::{
+    node::{Asked, Standing},
+    rules::{Rules, SlowStart},
+};
+
+/// The nodes of a session's cluster.
+pub struct Nodes {
+    table: ArcSwap<Table>,
+    shared: Arc<Shared>,
+    // Held while the table or the set of ejected nodes changes.
+    changing: Mutex<()>,
+    version: watch::Sender<u64>,
+    me: Weak<Self>,
+}
+
+/// All nodes, ordered by host id.
+#[derive(Debug, Default)]
+pub(crate) struct Table(Vec<Known>);
+
+/// A node, as the driver knows it and as we do.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) driver: Arc<DriverNode>,
+    pub(crate) node: Arc<Node>,
+}
+
+impl Known {
+    /// Whether the driver has a connection to it.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.driver.is_connected()
+    }
+
+    pub(crate) fn availability(&self) -> Availability {
+        if !self.is_connected() {
+            Availability::Down
+        } else if self.node.is_ejected() {
+            Availability::Ejected
+        } else {
+            Availability::Up
+        }
+    }
+}
+
+impl Table {
+    #[inline]
+    pub(crate) fn find(&self, host_id: Uuid) -> Option<&Known> {
+        // A few are found faster one by one.
+        if self.0.len() <= 8 {
+            return self.0.iter().find(|known| known.node.host_id() == host_id);
+        }
+        let index = self.0.binary_search_by_key(&host_id, |known| known.node.host_id()).ok()?;
+        self.0.get(index)
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Known> {
+        self.0.iter()
+    }
+}
+
+impl Nodes {
+    pub(crate) fn new(rules: Rules) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            table: ArcSwap::default(),
+            shared: Arc::new(Shared::new(rules)),
+            changing: Mutex::default(),
+            version: watch::Sender::new(0),
+            me: me.clone(),
+        })
+    }
+
+    /// All nodes that are known at this moment.
+    pub fn all(&self) -> Vec<Arc<Node>> {
+        self.table.load().iter().map(|known| Arc::clone(&known.node)).collect()
+    }
+
+    /// The node with this id.
+    pub fn get(&self, host_id: Uuid) -> Option<Arc<Node>> {
+        self.table.load().find(host_id).map(|known| Arc::clone(&known.node))
+    }
+
+    /// Whether a node can be counted on at this moment; `None` if there is no such node.
+    pub fn availability(&self, host_id: Uuid) -> Option<Availability> {
+        self.table.load().find(host_id).map(Known::availability)
+    }
+
+    #[inline]
+    pub(crate) fn table(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    pub(crate) fn by_address(&self, address: SocketAddr) -> Option<Arc<Node>> {
+        let table = self.table.load();
+        table.iter().find(|known| known.node.address() == address).map(|known| Arc::clone(&known.node))
+    }
+
+    /// Tells of every change of the nodes or of what they can be counted on for, as far as it is seen here: the driver does not tell
+    /// when a connection is lost.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Sets whether somebody probes nodes whose circuit is open. Where nobody does, traffic does.
+    pub(crate) fn set_probed(&self, is_probed: bool) {
+        self.shared.set_probed(is_probed);
+    }
+
+    /// Whether so many attempts at each node were given up unanswered that one more may cost a connection. Where a datacenter is named,
+    /// each node there.
+    #[inline]
+    pub(crate) fn all_are_full(&self, datacenter: Option<&str>) -> bool {
+        self.shared.any_is_full() && self.see_whether_all_are_full(datacenter)
+    }
+
+    #[cold]
+    fn see_whether_all_are_full(&self, datacenter: Option<&str>) -> bool {
+        let (table, now) = (self.table.load(), Instant::now());
+        let mut connected = table
+            .iter()
+            .filter(|known| datacenter.is_none_or(|name| known.node.datacenter() == Some(name)))
+            .filter(|known| known.is_connected())
+            .peekable();
+        connected.peek().is_some() && connected.all(|known| known.node.standing(true, now) == Standing::Full)
+    }
+
+    /// Takes over what the driver knows of the cluster: nodes that came and went.
+    #[cold]
+    pub(crate) fn sync(&self, cluster: &ClusterState) {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.table.load_full();
+        let mut known: Vec<_> = cluster
+            .get_nodes_info()
+            .iter()
+            .filter_map(|driver| {
+                let node = match before.find(driver.host_id) {
+                    Some(Known { node, .. }) if is_same(node, driver) => Arc::clone(node),
+                    _ => self.meet(driver)?,
+                };
+                Some(Known { driver: Arc::clone(driver), node })
+            })
+            .collect();
+        known.sort_unstable_by_key(|known| known.node.host_id());
+        let table = Table(known);
+        for gone in before.iter().filter(|known| table.find(known.node.host_id()).is_none()) {
+            tracing::info!(node = %gone.node.address(), "a node has left the cluster");
+        }
+        self.table.store(Arc::new(table));
+        drop(changing);
+        self.review();
+    }
+
+    fn meet(&self, driver: &DriverNode) -> Option<Arc<Node>> {
+        let address = SocketAddr::new(driver.address.ip(), driver.address.port());
+        let me = self.me.clone();
+        let circuit = self.shared.rules.circuit.clone().on_transition(move |_| {
+            if let Some(nodes) = me.upgrade() {
+                nodes.review();
+            }
+        });
+        // It was built once before, when it was checked.
+        let circuit = circuit.build_circuit(format_args!("{address}")).ok()?;
+        let shared_text = |text: &Option<String>| text.as_deref().map(Arc::from);
+        let (datacenter, rack) = (shared_text(&driver.datacenter), shared_text(&driver.rack));
+        tracing::debug!(node = %address, ?datacenter, ?rack, "a node is known");
+        Some(Arc::new(Node::new(
+            driver.host_id,
+            address,
+            datacenter,
+            rack,
+            circuit,
+            Arc::clone(&self.shared),
+        )))
+    }
+
+    /// Decides which of the nodes with an open circuit are ejected: in each datacenter at most a share, those first that have been open
+    /// for longest.
+    #[cold]
+    fn review(&self) {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (table, now) = (self.table.load(), Instant::now());
+        let mut changed = Vec::new();
+        let mut of_datacenter: Vec<&Arc<Node>> = table.iter().map(|known| &known.node).collect();
+        of_datacenter.sort_by_key(|node| node.datacenter());
+        for nodes in of_datacenter.chunk_by(|one, other| one.datacenter() == other.datacenter()) {
+            let open_for: Vec<_> = nodes.iter().map(|node| node.open_for(now)).collect();
+            for (node, is_ejected) in nodes.iter().zip(self.shared.rules.ejected(&open_for)) {
+                if node.eject(is_ejected) {
+                    changed.push((Arc::clone(*node), is_ejected));
+                }
+            }
+        }
+        drop(changing);
+        for (node, is_ejected) in changed {
+            let (node, datacenter) = (node.address(), node.datacenter());
+            if is_ejected {
+                tracing::warn!(%node, datacenter, "the node is ejected: other nodes are asked until it is well");
+            } else {
+                tracing::info!(%node, datacenter, "the node is taken back, slowly");
+            }
+        }
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// Whether it is the same node as before, in the same place.
+fn is_same(node: &Node, driver: &DriverNode) -> bool {
+    node.address() == SocketAddr::new(driver.address.ip(), driver.address.port())
+        && node.datacenter() == driver.datacenter.as_deref()
+        && node.rack() == driver.rack.as_deref()
+}
+
+impl fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.table.load().iter().map(|known| &known.node)).finish()
+    }
+}

@@ -1,0 +1,352 @@
+//! Chooses the node for each attempt: token-aware as the driver does, and by how each node does at this moment.
+//!
+//! The driver's own policy draws a replica at random among those that it has a connection to. A node that hangs keeps its
+//! connections, so that for as long as it hangs a third of the requests go there. [`Routing`] is a load balancing policy that
+//! knows more: it is told of each attempt by the leaf service, also of those that were given up.
+//!
+//! It is installed by [`Cassandra::builder`](crate::Cassandra::builder); [`CassandraBuilder::routing`](crate::CassandraBuilder::routing)
+//! changes its settings. In a session of your own, put it into the execution profile:
+//!
+//! ```no_run
+//! use scylla::client::{execution_profile::ExecutionProfile, session_builder::SessionBuilder};
+//! use tower_cassandra::{Cassandra, routing::Routing};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let routing = Routing::builder().datacenter("dc1").build()?;
+//! let profile = ExecutionProfile::builder().load_balancing_policy(routing.clone()).build();
+//! let session = SessionBuilder::new()
+//!     .known_node("127.0.0.1:9042")
+//!     .default_execution_profile_handle(profile.into_handle())
+//!     .build()
+//!     .await?;
+//! let cassandra = Cassandra::builder().routed_by(routing).over_session(session)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does
+//!
+//! - **Replicas first**, in the preferred datacenter if there is one, as the driver's default. Two of them are drawn and the one with less
+//!   latency times attempts under way is asked. The latency is a peak-sensitive average, or for how long the node has owed an answer,
+//!   if that is longer: a node that stops answering is left after one or two requests, within milliseconds.
+//! - **A repeat goes elsewhere.** Nodes that the request's [ledger](crate::ledger) says were tried are not tried again while there is
+//!   another. A hedge is sent only if another replica is there to take it.
+//! - **A node that hangs is ejected**: when `stalled_attempts` have had no answer for `stalled_after` (or eight times its usual
+//!   latency), or when its circuit breaker opens by failures. It gets no more traffic until a probe was answered well; probes are
+//!   further and further apart, and that is forgotten when it has been well for as long. Where nobody probes (see
+//!   [`health`](crate::health)), single attempts of the traffic do.
+//! - **Nothing is excluded.** What is ejected, full or disconnected comes last; and at most `max_ejected` of a datacenter's nodes are
+//!   ejected at a time, since with more of them sick the trouble is somewhere else. A replica that is no use leaves the work to
+//!   another node of the datacenter as coordinator.
+//! - **A node that comes back**, from an ejection or to new connections, begins with a tenth of its traffic and gets all of it
+//!   after `slow_start`.
+//! - **Abandoned attempts are counted.** The driver tears a connection down when 1,024 answers are overdue on it, and everything on
+//!   it fails. From `max_abandoned` on other nodes are asked, and if it is so with all of them, attempts are refused at once
+//!   ([`ErrorKind::ConnectionFull`](crate::ErrorKind::ConnectionFull)).
+//! - **The preferred rack** is left for another one only for what answers four times as fast.
+//! - **Lightweight transactions** that the driver routes to the replicas in one order (on `ScyllaDB`, and reads at a serial consistency)
+//!   keep that order, but for nodes that were tried or are sick.
+//! - Being overloaded is no sickness: that is for a [throttle](palisade::ThrottleLayer) to see to.
+//!
+//! # Knobs
+//!
+//! | knob | unit | default |
+//! | --- | --- | --- |
+//! | `datacenter` | name | none: all nodes are equally near |
+//! | `rack` | name, in that datacenter | none |
+//! | `max_ejected` | share of a datacenter's nodes; at least one unless 0 | 0.5 |
+//! | `max_abandoned` | attempts per node, below 1,024 | 512 |
+//! | `stalled_attempts`, `stalled_after` | attempts, duration | 3, 250 ms |
+//! | `slow_start` | duration | 10 s |
+//! | `circuit` | [`CircuitBreakerBuilder`], one circuit for each node | 5 failures in a row or half of at least 20 calls in 10 s; 0.5 s doubling to 5 s; 2 probes |
+//! | `around` | a load balancing policy of your own, whose order is kept but for what is sick or was tried | the driver's default |
+//!
+//! # Cost
+//!
+//! Choosing takes some hundred nanoseconds, without an allocation or a lock for up to eight replicas.
+//!
+//! # Sources
+//!
+//! The peak-sensitive average and its use in a choice of two are those of Finagle's balancer; the share of nodes that may be ejected and
+//! the growing wait are those of Envoy's outlier detection and of [gRFC A50]; slow start is Envoy's. That an attempt which was
+//! dropped is charged to its node is our own, and so is silence as a lower bound of the latency.
+//!
+//! [gRFC A50]: https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md
+
+mod builder;
+mod current;
+mod order;
+
+use std::{sync::Arc, time::Duration};
+
+use palisade::Instant;
+use scylla::{
+    cluster::{ClusterState, Node as DriverNode, NodeRef},
+    errors::RequestAttemptError,
+    policies::load_balancing::{FallbackPlan, LoadBalancingPolicy, RoutingInfo},
+    routing::Shard,
+};
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+pub use self::builder::RoutingBuilder;
+pub(crate) use self::current::{Current, with_current};
+use self::order::{Candidate, by_merit, choose};
+use crate::nodes::{Nodes, Standing, Table};
+
+/// A load balancing policy that knows how each node does. See the [module](self) for more.
+///
+/// It belongs to one session. Its [`nodes`](Self::nodes) are known once that has sent a request.
+#[derive(Debug)]
+pub struct Routing {
+    nodes: Arc<Nodes>,
+    datacenter: Option<String>,
+    rack: Option<String>,
+    // The driver's default with the same preferences, or a policy of the user's.
+    around: Arc<dyn LoadBalancingPolicy>,
+    // Whether it is the user's.
+    is_foreign: bool,
+}
+
+type Target<'a> = (NodeRef<'a>, Option<Shard>);
+type Targets<'a> = SmallVec<[(Target<'a>, Candidate); 8]>;
+
+impl Routing {
+    /// Settings for a policy.
+    pub fn builder() -> RoutingBuilder {
+        RoutingBuilder::default()
+    }
+
+    /// What is known of each node.
+    pub fn nodes(&self) -> &Arc<Nodes> {
+        &self.nodes
+    }
+
+    /// The datacenter that requests stay in.
+    pub fn datacenter(&self) -> Option<&str> {
+        self.datacenter.as_deref()
+    }
+
+    /// The replica to ask, if one is usable and was not tried; and how many others could be asked instead.
+    fn replica<'a>(
+        &'a self,
+        info: &'a RoutingInfo<'_>,
+        cluster: &'a ClusterState,
+        view: &View<'_>,
+    ) -> Option<(Target<'a>, usize)> {
+        let (token, table) = (info.token?, info.table?);
+        let strategy = &cluster.get_keyspace(table.ks_name())?.strategy;
+        let datacenter = view.datacenter(self, cluster);
+        let replicas = cluster.replica_locator().replicas_for_token(token, strategy, datacenter, table);
+        let targets: Targets<'a> = replicas
+            .into_iter()
+            .map(|(node, shard)| ((node, Some(shard)), view.candidate(node, self.rack.as_deref())))
+            .collect();
+        pick(&targets)
+    }
+
+    /// A node to ask that need not be a replica.
+    fn coordinator<'a>(&'a self, cluster: &'a ClusterState, view: &View<'_>) -> Option<(Target<'a>, usize)> {
+        let locator = cluster.replica_locator();
+        let nodes = match view.datacenter(self, cluster) {
+            Some(datacenter) => locator.unique_nodes_in_datacenter_ring(datacenter)?,
+            None => locator.unique_nodes_in_global_ring(),
+        };
+        let targets: Targets<'a> =
+            nodes.iter().map(|node| ((node, None), view.candidate(node, self.rack.as_deref()))).collect();
+        pick(&targets)
+    }
+
+    /// All nodes that the policy inside would ask, in its order but for what is to be avoided.
+    fn plan<'a>(
+        &'a self,
+        info: &'a RoutingInfo<'_>,
+        cluster: &'a ClusterState,
+        view: &View<'_>,
+    ) -> Vec<(Target<'a>, Candidate)> {
+        let mut plan: Vec<_> = self
+            .around
+            .pick(info, cluster)
+            .into_iter()
+            .chain(self.around.fallback(info, cluster))
+            .map(|target| (target, view.candidate(target.0, None)))
+            .collect();
+        if let Some(wanted) = view.wanted {
+            // The policy inside may never leave its own datacenter.
+            let others =
+                cluster.get_nodes_info().iter().map(|node| ((node, None), view.candidate(node, None)));
+            plan.extend(others);
+            plan.retain(|((node, _), _)| node.datacenter.as_deref() == Some(wanted));
+        }
+        let mut seen: SmallVec<[Uuid; 8]> = SmallVec::new();
+        plan.retain(|((node, _), _)| {
+            let is_new = !seen.contains(&node.host_id);
+            if is_new {
+                seen.push(node.host_id);
+            }
+            is_new
+        });
+        plan.sort_by(|(_, one), (_, other)| by_merit(one, other));
+        plan
+    }
+}
+
+fn pick<'a>(targets: &[(Target<'a>, Candidate)]) -> Option<(Target<'a>, usize)> {
+    let candidates: SmallVec<[Candidate; 8]> = targets.iter().map(|(_, candidate)| *candidate).collect();
+    let (index, others) = choose(&candidates, |below| fastrand::usize(..below))?;
+    Some((targets[index].0, others))
+}
+
+/// What one choice is made by.
+struct View<'a> {
+    table: &'a Table,
+    tried: SmallVec<[Uuid; 4]>,
+    // The datacenter that the request names.
+    wanted: Option<&'a str>,
+    now: Instant,
+}
+
+impl View<'_> {
+    /// The datacenter to look for nodes in, as the cluster's state names it.
+    fn datacenter<'a>(&self, routing: &'a Routing, cluster: &'a ClusterState) -> Option<&'a str> {
+        match self.wanted {
+            None => routing.datacenter.as_deref(),
+            Some(wanted) => {
+                let names = cluster.replica_locator().datacenter_names();
+                // One that does not exist has no nodes either.
+                Some(names.iter().find(|name| *name == wanted).map_or("", String::as_str))
+            }
+        }
+    }
+
+    fn candidate(&self, driver: &DriverNode, rack: Option<&str>) -> Candidate {
+        let is_connected = driver.is_connected();
+        let is_tried = self.tried.contains(&driver.host_id);
+        let is_near = rack.is_some() && driver.rack.as_deref() == rack;
+        match self.table.find(driver.host_id) {
+            Some(known) => Candidate {
+                standing: known.node.standing(is_connected, self.now),
+                is_tried,
+                is_near,
+                latency: known.node.latency(self.now),
+                in_flight: known.node.in_flight(),
+                weight: known.node.weight(self.now),
+            },
+            // It came to the cluster just now.
+            None => Candidate {
+                standing: if is_connected { Standing::Usable } else { Standing::Down },
+                is_tried,
+                is_near,
+                latency: 0,
+                in_flight: 0,
+                weight: 1.0,
+            },
+        }
+    }
+}
+
+impl Routing {
+    /// Sees to it that the nodes of this state of the cluster are known.
+    fn sync(&self, cluster: &ClusterState) {
+        let nodes = cluster.get_nodes_info();
+        let table = self.nodes.table();
+        let is_known = |node: &Arc<DriverNode>| {
+            table.find(node.host_id).is_some_and(|known| Arc::ptr_eq(&known.driver, node))
+        };
+        if table.iter().len() != nodes.len() || !nodes.iter().all(is_known) {
+            drop(table);
+            self.nodes.sync(cluster);
+        }
+    }
+
+    fn choose<'a>(
+        &'a self,
+        info: &'a RoutingInfo<'_>,
+        cluster: &'a ClusterState,
+        current: Option<&Current>,
+    ) -> Option<(Target<'a>, usize)> {
+        let table = self.nodes.table();
+        let view = View {
+            table: &table,
+            tried: current.map(Current::tried).unwrap_or_default(),
+            wanted: current.and_then(Current::datacenter),
+            now: Instant::now(),
+        };
+        if !self.is_foreign && !info.should_route_as_lwt() {
+            if let Some(chosen) = self.replica(info, cluster, &view) {
+                return Some(chosen);
+            }
+            if let Some((target, others)) = self.coordinator(cluster, &view) {
+                // Where the replicas are known, another coordinator would have to ask the same ones.
+                let others = if info.token.is_some() { 0 } else { others };
+                return Some((target, others));
+            }
+        }
+        let plan = self.plan(info, cluster, &view);
+        let usable = plan
+            .iter()
+            .filter(|(_, candidate)| candidate.standing == Standing::Usable && !candidate.is_tried);
+        let others = usable.count().saturating_sub(1);
+        plan.first().map(|(target, _)| (*target, others))
+    }
+}
+
+impl LoadBalancingPolicy for Routing {
+    fn pick<'a>(&'a self, info: &'a RoutingInfo<'_>, cluster: &'a ClusterState) -> Option<Target<'a>> {
+        self.sync(cluster);
+        with_current(|mut current| {
+            let (target, others) = self.choose(info, cluster, current.as_deref())?;
+            if let Some(current) = &mut current
+                && let Some(known) = self.nodes.table().find(target.0.host_id)
+            {
+                current.offer(&known.node, info.token.is_some());
+                current.could_go_elsewhere(others);
+            }
+            Some(target)
+        })
+    }
+
+    fn fallback<'a>(&'a self, info: &'a RoutingInfo<'_>, cluster: &'a ClusterState) -> FallbackPlan<'a> {
+        let plan = with_current(|current| {
+            let current = current.as_deref();
+            let table = self.nodes.table();
+            let view = View {
+                table: &table,
+                tried: current.map(Current::tried).unwrap_or_default(),
+                wanted: current.and_then(Current::datacenter),
+                now: Instant::now(),
+            };
+            self.plan(info, cluster, &view)
+        });
+        let has_token = info.token.is_some();
+        // The driver asks for the next one when it has no connection to the one before.
+        Box::new(plan.into_iter().map(|(target, _)| target).filter(move |(node, _)| {
+            with_current(|current| match (current, self.nodes.table().find(node.host_id)) {
+                (Some(current), Some(_)) if current.has_seen(node.host_id) => false,
+                (Some(current), Some(known)) => {
+                    current.offer(&known.node, has_token);
+                    true
+                }
+                _ => true,
+            })
+        }))
+    }
+
+    fn on_request_success(&self, info: &RoutingInfo<'_>, latency: Duration, node: NodeRef<'_>) {
+        self.around.on_request_success(info, latency, node);
+    }
+
+    fn on_request_failure(
+        &self,
+        info: &RoutingInfo<'_>,
+        latency: Duration,
+        node: NodeRef<'_>,
+        error: &RequestAttemptError,
+    ) {
+        self.around.on_request_failure(info, latency, node, error);
+    }
+
+    fn name(&self) -> String {
+        format!("Routing around {}", self.around.name())
+    }
+}

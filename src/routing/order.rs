@@ -1,0 +1,270 @@
+//! Which of several nodes is asked?
+
+use std::cmp::Ordering;
+
+use smallvec::SmallVec;
+
+use crate::nodes::Standing;
+
+/// A node that may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) standing: Standing,
+    /// Whether this request was sent there already, and not answered well.
+    pub(super) is_tried: bool,
+    /// Whether it is nearer than the others: in the preferred rack, where one is preferred.
+    pub(super) is_near: bool,
+    /// How long an answer takes, in nanoseconds; zero if nobody knows.
+    pub(super) latency: u64,
+    pub(super) in_flight: u32,
+    /// The share of its usual traffic that it may have.
+    pub(super) weight: f64,
+}
+
+/// What a node that is slower is reckoned with at most, in times of the faster one. An estimate may be wrong, or be of other statements;
+/// so a node that seems slow gets its share as soon as the others are this much busier.
+const SLOWEST: u64 = 16;
+
+/// How much slower a node of the preferred rack may be than one of another before it is left.
+const NEARNESS: f64 = 4.0;
+
+/// The node to ask of several that serve equally well, and how many others would do: two of those that are usable and not tried are drawn,
+/// and the better one is taken ([power of two choices]). `None` if there is none.
+///
+/// `draw(n)` draws a number below n.
+///
+/// [power of two choices]: https://www.eecs.harvard.edu/~michaelm/postscripts/mythesis.pdf
+pub(super) fn choose(
+    candidates: &[Candidate],
+    mut draw: impl FnMut(usize) -> usize,
+) -> Option<(usize, usize)> {
+    let all: Indices = (0..candidates.len())
+        .filter(|index| candidates[*index].standing == Standing::Usable && !candidates[*index].is_tried)
+        .collect();
+    let others = all.len().checked_sub(1)?;
+    let mut usable = all.clone();
+    usable.retain(|index| is_drawn(candidates[*index].weight, &mut draw));
+    if usable.is_empty() {
+        usable = all;
+    }
+    let (near, far): (Indices, Indices) = usable.into_iter().partition(|index| candidates[*index].is_near);
+    let best = match (better_of_two(candidates, &near, &mut draw), better_of_two(candidates, &far, &mut draw))
+    {
+        (Some(near), Some(far)) => {
+            let (near_cost, far_cost) = costs(&candidates[near], &candidates[far]);
+            if near_cost > NEARNESS * far_cost { far } else { near }
+        }
+        (near, far) => near.or(far)?,
+    };
+    Some((best, others))
+}
+
+type Indices = SmallVec<[usize; 8]>;
+
+/// A node that comes back is a candidate for its share of the requests only.
+fn is_drawn(weight: f64, draw: &mut impl FnMut(usize) -> usize) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "a share in thousandths")]
+    let is_below = |weight: f64, draw: usize| (draw as f64) < weight * 1_000.0;
+    weight >= 1.0 || is_below(weight, draw(1_000))
+}
+
+fn better_of_two(
+    candidates: &[Candidate],
+    of: &[usize],
+    draw: &mut impl FnMut(usize) -> usize,
+) -> Option<usize> {
+    match *of {
+        [] => None,
+        [only] => Some(only),
+        _ => {
+            let first = draw(of.len());
+            let second = (first + 1 + draw(of.len() - 1)) % of.len();
+            let (first, second) = (of[first], of[second]);
+            let (one, other) = costs(&candidates[first], &candidates[second]);
+            Some(if other < one { second } else { first })
+        }
+    }
+}
+
+/// What it costs to wait for either: the latency, for this request and for those before it.
+fn costs(one: &Candidate, other: &Candidate) -> (f64, f64) {
+    // Where nothing is known of one, the two are taken for equally fast.
+    let (one_latency, other_latency) = match (one.latency, other.latency) {
+        (0, _) | (_, 0) => (1, 1),
+        (one, other) => (one.min(other.saturating_mul(SLOWEST)), other.min(one.saturating_mul(SLOWEST))),
+    };
+    #[expect(clippy::cast_precision_loss, reason = "costs are only compared")]
+    let cost = |latency: u64, in_flight: u32| latency as f64 * (f64::from(in_flight) + 1.0);
+    (cost(one_latency, one.in_flight), cost(other_latency, other.in_flight))
+}
+
+/// How much a node is to be avoided when there is no better one, the least first: none is left out.
+pub(super) fn by_merit(one: &Candidate, other: &Candidate) -> Ordering {
+    let merit = |candidate: &Candidate| match (candidate.standing, candidate.is_tried) {
+        (Standing::Usable, false) => 0,
+        (Standing::Usable, true) => 1,
+        (Standing::Full, false) => 2,
+        (Standing::Ejected, false) => 3,
+        (Standing::Full | Standing::Ejected, true) => 4,
+        (Standing::Down, _) => 5,
+    };
+    merit(one).cmp(&merit(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn node(latency: u64, in_flight: u32) -> Candidate {
+        Candidate {
+            standing: Standing::Usable,
+            is_tried: false,
+            is_near: false,
+            latency: latency * MS,
+            in_flight,
+            weight: 1.0,
+        }
+    }
+
+    /// Draws these numbers one after the other.
+    fn drawn(numbers: &[usize]) -> impl FnMut(usize) -> usize {
+        let mut numbers = numbers.to_vec().into_iter();
+        move |below| {
+            let number = numbers.next().expect("another draw");
+            assert!(number < below, "{number} of {below}");
+            number
+        }
+    }
+
+    #[test]
+    fn of_two_that_are_drawn_the_one_with_less_latency_times_work_is_asked() {
+        let nodes = [node(2, 3), node(4, 0), node(1, 9)];
+        // 2 x 4 against 4 x 1, and 4 x 1 against 1 x 10, and 1 x 10 against 2 x 4.
+        assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((1, 2)));
+        assert_eq!(choose(&nodes, drawn(&[1, 0])), Some((1, 2)));
+        assert_eq!(choose(&nodes, drawn(&[2, 0])), Some((0, 2)));
+    }
+
+    #[test]
+    fn what_is_ejected_full_down_or_tried_is_not_drawn() {
+        let mut nodes = [node(1, 0); 5];
+        nodes[0].standing = Standing::Ejected;
+        nodes[1].standing = Standing::Full;
+        nodes[2].standing = Standing::Down;
+        nodes[3].is_tried = true;
+        assert_eq!(choose(&nodes, drawn(&[])), Some((4, 0)));
+        nodes[4].is_tried = true;
+        assert_eq!(choose(&nodes, drawn(&[])), None);
+        assert_eq!(choose(&[], drawn(&[])), None);
+    }
+
+    #[test]
+    fn where_nothing_is_known_of_a_node_the_one_with_less_work_is_asked() {
+        assert_eq!(choose(&[node(0, 1), node(50, 0)], drawn(&[0, 0])), Some((1, 1)));
+        assert_eq!(choose(&[node(0, 0), node(1, 1)], drawn(&[1, 0])), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_slow_node_gets_its_share_when_the_others_are_sixteen_times_as_busy() {
+        assert_eq!(choose(&[node(1_000, 0), node(1, 14)], drawn(&[0, 0])), Some((1, 1)));
+        assert_eq!(choose(&[node(1_000, 0), node(1, 16)], drawn(&[0, 0])), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_node_that_has_come_back_gets_its_share_of_the_draws() {
+        let mut nodes = [node(1, 9), node(1, 0)];
+        nodes[1].weight = 0.25;
+        assert_eq!(choose(&nodes, drawn(&[250])), Some((0, 1)));
+        assert_eq!(choose(&nodes, drawn(&[249, 0, 0])), Some((1, 1)));
+        // Where there is no other it is asked in any case.
+        assert_eq!(choose(&nodes[1..], drawn(&[999])), Some((0, 0)));
+    }
+
+    #[test]
+    fn the_preferred_rack_is_left_only_for_what_is_much_faster() {
+        let mut nodes = [node(3, 0), node(1, 0), node(1, 0)];
+        nodes[0].is_near = true;
+        assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((0, 2)));
+        nodes[0].latency = 5 * MS;
+        assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((1, 2)));
+        nodes[0].standing = Standing::Ejected;
+        assert_eq!(choose(&nodes, drawn(&[1, 0])), Some((2, 1)));
+    }
+
+    #[test]
+    fn what_is_to_be_avoided_comes_last_and_is_not_left_out() {
+        let of = |standing, is_tried| Candidate { standing, is_tried, ..node(1, 0) };
+        let mut nodes = [
+            of(Standing::Down, false),
+            of(Standing::Ejected, true),
+            of(Standing::Ejected, false),
+            of(Standing::Full, false),
+            of(Standing::Usable, true),
+            of(Standing::Usable, false),
+        ];
+        nodes.sort_by(by_merit);
+        let order = nodes.map(|node| (node.standing, node.is_tried));
+        assert_eq!(
+            order,
+            [
+                (Standing::Usable, false),
+                (Standing::Usable, true),
+                (Standing::Full, false),
+                (Standing::Ejected, false),
+                (Standing::Ejected, true),
+                (Standing::Down, false),
+            ]
+        );
+    }
+
+    fn candidate() -> impl Strategy<Value = Candidate> {
+        let standing =
+            prop::sample::select(&[Standing::Usable, Standing::Full, Standing::Ejected, Standing::Down][..]);
+        (standing, any::<bool>(), any::<bool>(), any::<u64>(), any::<u32>(), 0.0..=1.0).prop_map(
+            |(standing, is_tried, is_near, latency, in_flight, weight)| Candidate {
+                standing,
+                is_tried,
+                is_near,
+                latency,
+                in_flight,
+                weight,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn only_usable_nodes_that_were_not_tried_are_chosen_and_one_of_them_if_there_is_one(
+            candidates in prop::collection::vec(candidate(), 0..8),
+            seed in any::<u64>(),
+        ) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let good = |candidate: &Candidate| candidate.standing == Standing::Usable && !candidate.is_tried;
+            let expected = candidates.iter().filter(|candidate| good(candidate)).count();
+            match choose(&candidates, |below| random.usize(..below)) {
+                Some((index, others)) => {
+                    prop_assert!(good(&candidates[index]));
+                    prop_assert_eq!(others + 1, expected);
+                }
+                None => prop_assert_eq!(expected, 0),
+            }
+        }
+    }
+
+    /// The better node gets all but what is drawn from the others alone: of three, the slowest gets nothing.
+    #[test]
+    fn of_three_nodes_the_slowest_gets_next_to_nothing() {
+        let nodes = [node(2, 0), node(2, 0), node(40, 0)];
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut asked = [0; 3];
+        for _ in 0..3_000 {
+            asked[choose(&nodes, |below| random.usize(..below)).unwrap().0] += 1;
+        }
+        assert_eq!(asked[2], 0, "{asked:?}");
+        assert!(asked[0] > 1_200 && asked[1] > 1_200, "{asked:?}");
+    }
+}
