@@ -4,11 +4,14 @@ use std::fs;
 
 use palisade::ConfigError;
 
-use super::config::{ConnectionConfig, Secret};
-use crate::{connect::CassandraBuilder, error::Error, service::Cassandra};
+use super::config::{ConnectionConfig, Secret, StackConfig};
+use crate::{
+    connect::CassandraBuilder, error::Error, routing::Routing, routing::RoutingBuilder, service::Cassandra,
+};
 
 /// Finds what cannot be meant, without looking at files or the network.
-pub(super) fn check(connection: &ConnectionConfig) -> Result<(), ConfigError> {
+pub(super) fn check(config: &StackConfig) -> Result<(), ConfigError> {
+    let connection = &config.connection;
     let error = |setting, problem| Err(ConfigError::new(setting, problem).in_section("connection"));
     if connection.password.is_some() && connection.password_file.is_some() {
         return error("password_file", "is set, and `connection.password` too: leave one of them out");
@@ -29,12 +32,34 @@ pub(super) fn check(connection: &ConnectionConfig) -> Result<(), ConfigError> {
     if cfg!(not(feature = "rustls")) && connection.tls_ca.is_some() {
         return error("tls_ca", "is set, but this program was built without the feature `rustls`");
     }
-    Ok(())
+    routing(config).build().map(drop).map_err(|error| match error.setting() {
+        "datacenter" => error.in_section("connection"),
+        _ => error.in_section("routing"),
+    })
+}
+
+fn routing(config: &StackConfig) -> RoutingBuilder {
+    let section = &config.routing;
+    let mut builder = Routing::builder()
+        .max_ejected(section.max_ejected)
+        .max_abandoned(section.max_abandoned)
+        .stalled_attempts(section.stalled_attempts)
+        .stalled_after(section.stalled_after)
+        .slow_start(section.slow_start);
+    if let Some(rack) = &section.rack {
+        builder = builder.rack(rack);
+    }
+    if let Some(datacenter) = &config.connection.datacenter {
+        builder = builder.datacenter(datacenter);
+    }
+    builder
 }
 
 /// A builder with these settings.
-pub(super) fn builder(connection: &ConnectionConfig) -> Result<CassandraBuilder, Error> {
+pub(super) fn builder(config: &StackConfig) -> Result<CassandraBuilder, Error> {
+    let connection = &config.connection;
     let mut builder = Cassandra::builder()
+        .routing(routing(config))
         .contact_points(&connection.contact_points)
         .consistency(connection.consistency)
         .serial_consistency(connection.serial_consistency)

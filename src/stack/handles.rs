@@ -6,15 +6,9 @@ use std::{
 };
 
 use palisade::{
-    Budget, ConfigError, Drain, Priority,
-    adaptive::AdaptiveConcurrencyHandle,
-    breaker::Circuit,
-    coalesce::CoalesceHandle,
-    concurrency::ConcurrencyLimitHandle,
-    hedge::HedgeHandle,
-    rate::RateLimitHandle,
-    shed::ShedHandle,
-    throttle::KeyedThrottleHandle,
+    Budget, ConfigError, Drain, Priority, adaptive::AdaptiveConcurrencyHandle, breaker::Circuit,
+    coalesce::CoalesceHandle, concurrency::ConcurrencyLimitHandle, hedge::HedgeHandle, rate::RateLimitHandle,
+    shed::ShedHandle, throttle::KeyedThrottleHandle,
 };
 use toml::{Table, Value};
 

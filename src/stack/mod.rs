@@ -56,7 +56,7 @@
 //! | `throttle` | on | answers overload, which the breaker leaves to it |
 //! | `shed` + `adaptive` | off | the latency of single attempts is what tells of the cluster; who waits for a repeat holds no place |
 //! | `attempt_timeout` | 500 ms | around what may hang |
-//! | the leaf | | one attempt |
+//! | the leaf | | one attempt, at the node that [`routing`](crate::routing) chooses |
 //!
 //! **`shed` and `adaptive` are off by default.** The limit goes by the latency and the losses of all nodes together: one node that hangs
 //! looks like a cluster that can do less, and the limit would take it out on calls that other nodes can serve. A process that may ask more of
@@ -130,14 +130,14 @@ use std::fmt;
 use palisade::{ConfigError, Drain};
 use tower::{Layer, Service};
 
+use self::{
+    assemble::{Plugs, assemble, plug},
+    parts::Parts,
+};
 pub use self::{
     config::{Preset, StackConfig},
     handles::{Applied, Handles},
     snapshot::StackSnapshot,
-};
-use self::{
-    assemble::{Plugs, assemble, plug},
-    parts::Parts,
 };
 use crate::{
     client::{BoxClient, BoxStack, Client},
@@ -271,7 +271,7 @@ impl StackBuilder {
     /// As [`StandardStack::connect`].
     pub async fn connect(self) -> Result<StandardStack, Error> {
         self.config.check()?;
-        let cassandra = connection::builder(&self.config.connection)?.connect().await?;
+        let cassandra = connection::builder(&self.config)?.connect().await?;
         let mut stack = self.over(cassandra.clone())?;
         stack.cassandra = Some(cassandra);
         Ok(stack)
@@ -288,7 +288,7 @@ impl StackBuilder {
         S::Future: Send + 'static,
     {
         let Self { config, plugs, drain } = self;
-        connection::check(&config.connection)?;
+        connection::check(&config)?;
         let parts = Parts::new(&config, drain)?;
         let handles = Handles::of(&parts, &config)?;
         let client = Client::new(assemble(leaf, &parts, plugs))
@@ -312,7 +312,7 @@ impl StackConfig {
     ///
     /// The first such setting, as `section.setting`, with what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
-        connection::check(&self.connection)?;
+        connection::check(self)?;
         Parts::new(self, None).map(drop)
     }
 }

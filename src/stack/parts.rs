@@ -75,7 +75,10 @@ impl Parts {
             throttle: config.throttle.enabled.then_some(throttle),
             shed: config.adaptive.enabled.then_some(shed),
             adaptive: config.adaptive.enabled.then_some(adaptive),
-            attempt_timeout: config.attempt_timeout.enabled.then(|| TimeoutLayer::new(attempt_limits.clone())),
+            attempt_timeout: config
+                .attempt_timeout
+                .enabled
+                .then(|| TimeoutLayer::new(attempt_limits.clone())),
             attempt_limits,
         })
     }
@@ -189,9 +192,7 @@ fn breaker(config: &StackConfig) -> Result<CircuitBreakerLayer, ConfigError> {
     })
 }
 
-fn throttle(
-    config: &StackConfig,
-) -> Result<KeyedThrottleLayer<Priority, PriorityOf, ByError>, ConfigError> {
+fn throttle(config: &StackConfig) -> Result<KeyedThrottleLayer<Priority, PriorityOf, ByError>, ConfigError> {
     let section = &config.throttle;
     palisade::ThrottleLayer::builder()
         .mode(section.mode)

@@ -13,4 +13,6 @@ mod load;
 mod prepared;
 mod proxy;
 mod spans;
+#[cfg(feature = "stack")]
+mod stack;
 mod types;

@@ -50,8 +50,9 @@ impl StackConfig {
             None => ("the configuration".to_owned(), String::new()),
             Some(path) => {
                 let name = path.display().to_string();
-                let text = fs::read_to_string(path)
-                    .map_err(|error| problem(format!("cannot read the configuration file {name}: {error}")))?;
+                let text = fs::read_to_string(path).map_err(|error| {
+                    problem(format!("cannot read the configuration file {name}: {error}"))
+                })?;
                 (name, text)
             }
         };
@@ -103,7 +104,8 @@ impl StackConfig {
     ///
     /// If a path is not UTF-8.
     pub fn to_toml(&self) -> Result<String, Error> {
-        toml::to_string(self).map_err(|error| problem(format!("the configuration cannot be written: {error}")))
+        toml::to_string(self)
+            .map_err(|error| problem(format!("the configuration cannot be written: {error}")))
     }
 }
 
@@ -123,9 +125,10 @@ fn setting_of(variable: &str, prefix: &str) -> Option<Vec<String>> {
 /// The variable as a configuration of this one setting.
 fn read_variable(variable: &str, path: &[String], value: &str) -> Result<Table, Error> {
     let as_table = |value: Value| {
-        let leaf = path.iter().rev().fold(value, |inner, key| {
-            Value::Table(Table::from_iter([(key.clone(), inner)]))
-        });
+        let leaf = path
+            .iter()
+            .rev()
+            .fold(value, |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
         match leaf {
             Value::Table(table) => table,
             _ => Table::new(),
@@ -159,7 +162,9 @@ fn merge(into: &mut Table, from: Table) {
 
 /// In one line: where, which setting, and what is wrong with it.
 fn in_text(name: &str, text: &str, error: toml::de::Error) -> Error {
-    let line = error.span().map(|span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count());
+    let line = error.span().map(|span| {
+        1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    });
     match line {
         Some(line) => problem(format!("{name}, line {line}: {}", said(error))),
         None => problem(format!("{name}: {}", said(error))),
@@ -236,16 +241,27 @@ mod tests {
             "the configuration, line 2: `deadline.limit`: \"2 parsecs\" is no duration: write a whole number and its \
              unit (us, ms, s, m, h or d): \"300ms\", \"2s\", \"1m\""
         );
-        assert!(refused("[deadline]\nlimit = 2").contains("line 2: `deadline.limit`: invalid type: integer `2`, expected a whole number and its unit"));
+        assert!(refused("[deadline]\nlimit = 2").contains(
+            "line 2: `deadline.limit`: invalid type: integer `2`, expected a whole number and its unit"
+        ));
         let unknown = refused("[retry]\nmax_atempts = 4");
         assert!(unknown.contains("line 2: `retry"), "{unknown}");
-        assert!(unknown.contains("unknown field `max_atempts`, expected one of `enabled`, `max_attempts`"), "{unknown}");
+        assert!(
+            unknown.contains("unknown field `max_atempts`, expected one of `enabled`, `max_attempts`"),
+            "{unknown}"
+        );
         assert!(refused("[retri]\n").contains("line 1: "));
         assert!(refused("[retry").starts_with("the configuration, line 1: "));
         let level = refused("[connection]\nconsistency = \"MOST\"");
-        assert!(level.contains("`connection.consistency`: \"MOST\" is none of LOCAL_QUORUM, LOCAL_ONE, "), "{level}");
+        assert!(
+            level.contains("`connection.consistency`: \"MOST\" is none of LOCAL_QUORUM, LOCAL_ONE, "),
+            "{level}"
+        );
         let mode = refused("[breaker]\nmode = \"ajar\"");
-        assert!(mode.contains("\"ajar\" is none of normal, metrics_only, forced_open, forced_closed"), "{mode}");
+        assert!(
+            mode.contains("\"ajar\" is none of normal, metrics_only, forced_open, forced_closed"),
+            "{mode}"
+        );
     }
 
     #[test]

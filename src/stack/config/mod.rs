@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     sections::{
         AdaptiveConfig, AttemptTimeoutConfig, BreakerConfig, BudgetConfig, CoalesceConfig, ConcurrencyConfig,
-        ConnectionConfig, DeadlineConfig, DrainConfig, HedgeConfig, RateConfig, RetryConfig, ShedConfig,
-        ThrottleConfig,
+        ConnectionConfig, DeadlineConfig, DrainConfig, HedgeConfig, RateConfig, RetryConfig, RoutingConfig,
+        ShedConfig, ThrottleConfig,
     },
     text::Secret,
 };
@@ -73,6 +73,8 @@ pub struct StackConfig {
     pub preset: Preset,
     /// The session with the cluster.
     pub connection: ConnectionConfig,
+    /// Which node is asked.
+    pub routing: RoutingConfig,
     /// How long a whole call may take.
     pub deadline: DeadlineConfig,
     /// How long one attempt may take.

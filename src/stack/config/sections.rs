@@ -91,6 +91,41 @@ impl Default for ConnectionConfig {
     }
 }
 
+/// Which node is asked, and when one is taken for sick: see [`routing`](crate::routing). It cannot be left out. Changing any of it
+/// needs a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RoutingConfig {
+    /// The rack of `connection.datacenter` that is preferred. Default none.
+    pub rack: Option<String>,
+    /// The share of a datacenter's nodes that may be ejected at a time. Default 0.5.
+    pub max_ejected: f64,
+    /// Attempts at a node that may have been given up unanswered before others are asked. Default 512.
+    pub max_abandoned: u32,
+    /// Attempts without an answer that make a node suspect. Default 3.
+    pub stalled_attempts: u32,
+    /// After how long without an answer to so many it is ejected. Default 250 ms.
+    #[serde(with = "text::duration")]
+    pub stalled_after: Duration,
+    /// In which time a node that comes back gets all of its traffic back. Default 10 s.
+    #[serde(with = "text::duration")]
+    pub slow_start: Duration,
+}
+
+impl Default for RoutingConfig {
+    fn default() -> Self {
+        Self {
+            rack: None,
+            max_ejected: 0.5,
+            max_abandoned: 512,
+            stalled_attempts: 3,
+            stalled_after: ms(250),
+            slow_start: s(10),
+        }
+    }
+}
+
 /// How long a whole call may take: see [`Timeouts::total`](crate::Timeouts::total). All of it but `enabled` changes at run time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
