@@ -87,7 +87,8 @@ impl StackConfig {
         variables.sort_unstable();
         for (variable, value) in variables {
             if let Some(path) = setting_of(&variable, prefix) {
-                merge(&mut table, read_variable(&variable, &path, &value)?);
+                let one = read_value(&path, &value).map_err(|error| in_variable(&variable, error))?;
+                merge(&mut table, one);
             }
         }
         let preset = table.get("preset").cloned().map(Preset::deserialize).transpose();
@@ -96,6 +97,38 @@ impl StackConfig {
         let mut all = defaults.map_err(|error| problem(format!("the preset cannot be used: {error}")))?;
         merge(&mut all, table);
         all.try_into().map_err(|error| in_text(name, text, error))
+    }
+
+    /// Changes one setting, named as `section.setting`; the value is written as in a variable of the environment.
+    ///
+    /// ```
+    /// use tower_cassandra::stack::StackConfig;
+    ///
+    /// let mut config = StackConfig::default();
+    /// config.set("rate.per_second", "250")?;
+    /// config.set("breaker.mode", "forced_open")?;
+    /// assert_eq!(config.rate.per_second, 250);
+    /// # Ok::<_, tower_cassandra::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`], which names the setting and what is allowed; nothing has changed then.
+    pub fn set(&mut self, setting: &str, value: &str) -> Result<(), Error> {
+        let Some((section, name)) = setting.split_once('.') else {
+            return Err(problem(format!("`{setting}` is no setting: name it with its section, as `retry.max_attempts`")));
+        };
+        let one = read_value(&[section.to_owned(), name.to_owned()], value).map_err(|error| problem(said(error)))?;
+        let mut all = Table::try_from(&*self)
+            .map_err(|error| problem(format!("the configuration cannot be changed: {error}")))?;
+        merge(&mut all, one);
+        let mut changed: Self = all.try_into().map_err(|error| problem(said(error)))?;
+        // It is not among what was written.
+        if changed.connection.password.is_none() {
+            changed.connection.password.clone_from(&self.connection.password);
+        }
+        *self = changed;
+        Ok(())
     }
 
     /// The whole configuration in TOML, defaults included, without the password.
@@ -122,30 +155,27 @@ fn setting_of(variable: &str, prefix: &str) -> Option<Vec<String>> {
     }
 }
 
-/// The variable as a configuration of this one setting.
-fn read_variable(variable: &str, path: &[String], value: &str) -> Result<Table, Error> {
+/// A value as a configuration of this one setting.
+fn read_value(path: &[String], value: &str) -> Result<Table, toml::de::Error> {
     let as_table = |value: Value| {
-        let leaf = path
-            .iter()
-            .rev()
-            .fold(value, |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
-        match leaf {
-            Value::Table(table) => table,
-            _ => Table::new(),
-        }
+        let (last, sections) = path.split_last()?;
+        let leaf = Table::from_iter([(last.clone(), value)]);
+        Some(sections.iter().rev().fold(leaf, |inner, section| {
+            Table::from_iter([(section.clone(), Value::Table(inner))])
+        }))
     };
     let check = |table: &Table| table.clone().try_into::<StackConfig>().map(drop);
     // `12` may be a number, and may be somebody's password. A table would be several settings.
     let typed = toml::from_str::<Table>(&format!("value = {value}")).ok();
     let typed = typed.and_then(|mut table| table.remove("value")).filter(|value| !value.is_table());
-    let text = as_table(Value::String(value.to_owned()));
-    let Some(typed) = typed.map(as_table) else {
-        return check(&text).map(|()| text).map_err(|error| in_variable(variable, error));
+    let text = as_table(Value::String(value.to_owned())).unwrap_or_default();
+    let Some(typed) = typed.and_then(as_table) else {
+        return check(&text).map(|()| text);
     };
     match check(&typed) {
         Ok(()) => Ok(typed),
         Err(_) if check(&text).is_ok() => Ok(text),
-        Err(error) => Err(in_variable(variable, error)),
+        Err(error) => Err(error),
     }
 }
 
@@ -313,6 +343,23 @@ mod tests {
         let error = refused("[connection]\npassword = 314159");
         assert!(!error.contains("314159"), "{error}");
         assert!(error.contains("put it in quotes"), "{error}");
+    }
+
+    #[test]
+    fn one_setting_is_changed_by_its_name() {
+        let mut config = StackConfig::interactive();
+        config.connection.password = Some("hunter2".into());
+        let mut expected = config.clone();
+        config.set("deadline.limit", "3s").unwrap();
+        config.set("rate.burst", "9").unwrap();
+        expected.deadline.limit = Duration::from_secs(3);
+        expected.rate.burst = Some(9);
+        assert_eq!(config, expected);
+        for (setting, value) in [("deadline.limit", "3"), ("deadline.limits", "3s"), ("deadline", "3s"), ("a.b", "c")] {
+            let error = config.set(setting, value).unwrap_err();
+            assert!(error.to_string().contains("deadline") || setting == "a.b", "{error}");
+            assert_eq!(config, expected);
+        }
     }
 
     #[test]
