@@ -15,4 +15,5 @@ mod proxy;
 mod spans;
 #[cfg(feature = "stack")]
 mod stack;
+mod storm;
 mod types;
