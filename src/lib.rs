@@ -3,6 +3,7 @@
 mod batch;
 mod client;
 mod connect;
+mod cql;
 mod error;
 pub mod idempotence;
 mod leaf;
@@ -17,6 +18,7 @@ mod service;
 #[cfg(feature = "stack")]
 pub mod stack;
 mod statement;
+pub mod telemetry;
 mod timeouts;
 mod timestamp;
 #[cfg(feature = "rustls")]
@@ -38,12 +40,13 @@ pub use self::{
     batch::Batch,
     client::{BoxClient, BoxStack, BoxStackFuture, Client},
     connect::CassandraBuilder,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, HasErrorKind},
     ledger::Ledger,
     prepared::Prepared,
     request::{Kind, ReadKey, Request},
     response::Response,
     service::{Cassandra, ResponseFuture},
     statement::Statement,
+    telemetry::{OperationName, TelemetryLayer},
     timeouts::Timeouts,
 };

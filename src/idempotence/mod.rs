@@ -34,7 +34,6 @@
 
 mod analysis;
 mod columns;
-mod lexer;
 mod write;
 
 use std::{error::Error, fmt};
