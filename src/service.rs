@@ -89,6 +89,10 @@ impl Cassandra {
         self.shared.datacenter.as_deref()
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The driver's session, for what this crate does not cover.
     pub fn session(&self) -> &Arc<Session> {
         &self.shared.session

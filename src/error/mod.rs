@@ -135,6 +135,12 @@ impl Error {
         Self::new((ErrorKind::ConnectionFull, class), Cause::Message(message.into()))
     }
 
+    /// Too few replicas are known to be up for it. Nothing was sent.
+    pub(crate) fn unservable(message: impl Into<String>) -> Self {
+        let class = Class::new(Fault::Server, Effect::NotApplied).refused_here();
+        Self::new((ErrorKind::Unavailable, class), Cause::Message(message.into()))
+    }
+
     /// No session could be had. Nothing was sent.
     pub(crate) fn unconnected(message: impl Into<String>) -> Self {
         let class = Class::new(Fault::Unreachable, Effect::NotApplied);

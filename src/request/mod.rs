@@ -295,6 +295,37 @@ impl Request {
         self.datacenter.as_ref()
     }
 
+    /// The keyspace of its table, where the server has told it: that of a prepared statement, or of a batch's first one.
+    pub(crate) fn keyspace(&self) -> Option<&str> {
+        let prepared = match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared(),
+            Operation::Batch { batch, .. } => match batch.statements.first()? {
+                batch::BatchStatement::PreparedStatement(prepared) => prepared,
+                _ => return None,
+            },
+            Operation::Prepare { .. } | Operation::Text { .. } => return None,
+        };
+        prepared.get_keyspace_name()
+    }
+
+    /// The consistency level, if it is not the session's: the request's own, or that of a statement of the caller's.
+    pub(crate) fn stated_consistency(&self) -> Option<Consistency> {
+        self.options.consistency.or_else(|| match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared().get_consistency(),
+            Operation::Batch { batch, .. } => batch.get_consistency(),
+            Operation::Prepare { .. } | Operation::Text { .. } => None,
+        })
+    }
+
+    /// The same for the serial consistency level.
+    pub(crate) fn stated_serial_consistency(&self) -> Option<SerialConsistency> {
+        self.options.serial_consistency.or_else(|| match &self.operation {
+            Operation::Bound { bound, .. } => bound.prepared().get_serial_consistency(),
+            Operation::Batch { batch, .. } => batch.get_serial_consistency(),
+            Operation::Prepare { .. } | Operation::Text { .. } => None,
+        })
+    }
+
     /// The time limit that the caller set for this request, in place of the stack's.
     pub fn timeout(&self) -> Option<Duration> {
         self.options.timeout

@@ -7,6 +7,7 @@ mod cluster;
 mod composition;
 mod connect;
 mod faults;
+mod health;
 mod idempotence;
 mod layers;
 mod load;

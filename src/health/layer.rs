@@ -1,0 +1,191 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use palisade::{ConfigError, telemetry::Counter};
+use pin_project_lite::pin_project;
+use scylla::statement::{Consistency, SerialConsistency};
+use tower::{Layer, Service};
+
+use super::{HealthMonitor, outlook::Question};
+use crate::{
+    error::Error,
+    request::{Kind, Request},
+};
+
+/// What a [`HealthLayer`] does with a request that cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Refuses it.
+    #[default]
+    Refuse,
+    /// Lets it pass, and counts it.
+    ReportOnly,
+}
+
+impl Mode {
+    /// The mode as a metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::ReportOnly => "report_only",
+        }
+    }
+}
+
+/// Refuses at once what the nodes that are up cannot serve, in place of a wait for a timeout. The [module](super#the-layer) says when.
+///
+/// Made by [`HealthMonitor::layer`]. Services of it and of its clones are counted together.
+#[derive(Clone)]
+pub struct HealthLayer {
+    monitor: HealthMonitor,
+    mode: Mode,
+    min_share: f64,
+    refused: Arc<Counter>,
+}
+
+impl HealthLayer {
+    pub(super) fn new(monitor: HealthMonitor) -> Self {
+        Self { monitor, mode: Mode::Refuse, min_share: 0.0, refused: counter(Mode::Refuse) }
+    }
+
+    /// What is done with a request that cannot be served.
+    pub fn mode(self, mode: Mode) -> Self {
+        Self { mode, refused: counter(mode), ..self }
+    }
+
+    /// Refuses also requests to a keyspace of which less than this share can be served, though the request may be about what can be.
+    ///
+    /// # Errors
+    ///
+    /// When it is not from 0 to 1.
+    pub fn min_share(self, share: f64) -> Result<Self, ConfigError> {
+        if !(0.0..=1.0).contains(&share) {
+            let problem = format!("is {share}, which is no share: it must be from 0 to 1");
+            return Err(ConfigError::new("min_share", problem));
+        }
+        Ok(Self { min_share: share, ..self })
+    }
+
+    /// Why a request cannot be served, if so.
+    #[cold]
+    fn refusal(&self, request: &Request) -> Option<Error> {
+        if !matches!(request.kind(), Kind::Read | Kind::Write | Kind::Transaction | Kind::Batch) {
+            return None;
+        }
+        let shared = self.monitor.shared();
+        let (keyspace, cassandra) = (request.keyspace()?, shared.cassandra.upgrade()?);
+        let datacenter = request.datacenter().or(shared.datacenter.as_ref()).map(|name| &**name);
+        let profile = || cassandra.session.get_default_execution_profile_handle().to_profile();
+        let consistency = request.stated_consistency().unwrap_or_else(|| profile().get_consistency());
+        // A conditional write is agreed on at one level, and then written at the other.
+        let serial = (request.kind() == Kind::Transaction)
+            .then(|| request.stated_serial_consistency().or_else(|| profile().get_serial_consistency()))
+            .flatten()
+            .map(|serial| match serial {
+                SerialConsistency::Serial => Consistency::Serial,
+                SerialConsistency::LocalSerial => Consistency::LocalSerial,
+            });
+        serial.into_iter().chain([consistency]).find_map(|consistency| {
+            let judgement = shared.outlook.judge(Question { keyspace, consistency, datacenter })?;
+            let can_be = judgement.share > 0.0 && judgement.share >= self.min_share;
+            Some(Error::unservable(judgement.problem.as_ref().filter(|_| !can_be)?))
+        })
+    }
+}
+
+fn counter(mode: Mode) -> Arc<Counter> {
+    Arc::new(Counter::new("cassandra_health_refused_total", "health", &[("mode", mode.as_str())]))
+}
+
+impl fmt::Debug for HealthLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthLayer")
+            .field("mode", &self.mode)
+            .field("min_share", &self.min_share)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for HealthLayer {
+    type Service = HealthService<S>;
+
+    fn layer(&self, inner: S) -> HealthService<S> {
+        HealthService { inner, layer: self.clone() }
+    }
+}
+
+/// A service that is only asked for what can be served. See [`HealthLayer`].
+#[derive(Clone, Debug)]
+pub struct HealthService<S> {
+    inner: S,
+    layer: HealthLayer,
+}
+
+impl<S> Service<Request> for HealthService<S>
+where
+    S: Service<Request> + Clone,
+    S::Error: From<Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = HealthFuture<S::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request) -> Self::Future {
+        if !self.layer.monitor.shared().outlook.is_clear()
+            && let Some(error) = self.layer.refusal(&request)
+        {
+            self.layer.refused.increment(1);
+            tracing::debug!(%error, mode = self.layer.mode.as_str(), "a request cannot be served");
+            if self.layer.mode == Mode::Refuse {
+                // What it holds for this call is for others: who was refused may not call again for long.
+                self.inner = self.inner.clone();
+                return HealthFuture { inner: None, refusal: Some(error) };
+            }
+        }
+        HealthFuture { inner: Some(self.inner.call(request)), refusal: None }
+    }
+}
+
+pin_project! {
+    /// The future of a [`HealthService`].
+    pub struct HealthFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        refusal: Option<Error>,
+    }
+}
+
+impl<F, Res, Err> Future for HealthFuture<F>
+where
+    F: Future<Output = Result<Res, Err>>,
+    Err: From<Error>,
+{
+    type Output = Result<Res, Err>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match (this.inner.as_pin_mut(), this.refusal.take()) {
+            (_, Some(error)) => Poll::Ready(Err(error.into())),
+            (Some(inner), None) => inner.poll(cx),
+            // Polled after its end.
+            (None, None) => Poll::Pending,
+        }
+    }
+}
+
+impl<F> fmt::Debug for HealthFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthFuture").field("refused", &self.inner.is_none()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,268 @@
+//! What can be served at this moment, for those who have to know it fast.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use quick_cache::{Equivalent, sync::Cache};
+use scylla::{cluster::ClusterState, statement::Consistency};
+
+use super::{
+    placement::Topology,
+    servable::{Member, Obstacle, Shortage, Verdict, judge},
+    state::NodeState,
+};
+
+/// For how many combinations of keyspace, level and datacenter it is kept what can be served.
+const VERDICTS: usize = 1_024;
+
+/// The current [`View`], and whether it need be looked at.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    view: ArcSwap<View>,
+    is_clear: AtomicBool,
+}
+
+/// What is known of the cluster between two changes.
+pub(super) struct View {
+    cluster: Option<Arc<ClusterState>>,
+    topology: Arc<Topology>,
+    /// As the topology's nodes. A node that was not heard of yet is up, as nothing speaks against it,
+    members: Vec<Member>,
+    /// or is not, as nothing speaks for it.
+    proven: Vec<Member>,
+    judgements: Cache<Key, Arc<Judgement>>,
+}
+
+/// What can be served of a keyspace at a level, in words as well.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Judgement {
+    pub(super) share: f64,
+    /// The datacenters that could serve all of it, by name.
+    pub(super) datacenters: Vec<String>,
+    /// What is in the way, and what to do.
+    pub(super) problem: Option<String>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) keyspace: &'a str,
+    pub(super) consistency: Consistency,
+    /// Where it is to be coordinated.
+    pub(super) datacenter: Option<&'a str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    keyspace: Box<str>,
+    consistency: u16,
+    datacenter: Option<Box<str>>,
+}
+
+#[derive(Hash)]
+struct KeyRef<'a> {
+    keyspace: &'a str,
+    consistency: u16,
+    datacenter: Option<&'a str>,
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.consistency == key.consistency
+            && self.keyspace == &*key.keyspace
+            && self.datacenter == key.datacenter.as_deref()
+    }
+}
+
+/// Whom the driver may ask, and in which state he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) state: NodeState,
+    pub(super) is_enabled: bool,
+}
+
+impl Outlook {
+    pub(super) fn new() -> Self {
+        Self { view: ArcSwap::from_pointee(View::empty()), is_clear: AtomicBool::new(true) }
+    }
+
+    /// Whether nothing is known to be down. One read of an atomic.
+    #[inline]
+    pub(super) fn is_clear(&self) -> bool {
+        self.is_clear.load(Relaxed)
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// What can be served, as far as it is known: a node that was not heard of yet may well be up. `None` if nothing is known of such a keyspace.
+    pub(super) fn judge(&self, question: Question<'_>) -> Option<Arc<Judgement>> {
+        self.view.load().judge(question)
+    }
+
+    /// Takes over how the nodes are. `standing` is asked for each node of the cluster.
+    pub(super) fn set(
+        &self,
+        cluster: &Arc<ClusterState>,
+        standing: impl Fn(uuid::Uuid) -> Option<Standing>,
+    ) -> bool {
+        let before = self.view.load();
+        let same_cluster = before.cluster.as_ref().is_some_and(|before| Arc::ptr_eq(before, cluster));
+        let topology = if same_cluster {
+            Arc::clone(&before.topology)
+        } else {
+            let topology = Topology::of(cluster);
+            if topology.is_same_as(&before.topology) {
+                Arc::clone(&before.topology)
+            } else {
+                Arc::new(topology)
+            }
+        };
+        let member = |up_if: fn(NodeState) -> bool| {
+            let member = |place: &super::placement::Place| {
+                let standing = standing(place.host_id);
+                let is_enabled = standing.is_some_and(|standing| standing.is_enabled);
+                let up = !is_enabled || standing.is_none_or(|standing| up_if(standing.state));
+                Member { datacenter: place.datacenter, up, coordinates: is_enabled && up }
+            };
+            topology.nodes().iter().map(member).collect::<Vec<_>>()
+        };
+        let members = member(|state| state != NodeState::Down);
+        let proven = member(|state| matches!(state, NodeState::Up | NodeState::Degraded));
+        if same_cluster && members == before.members && proven == before.proven {
+            return false;
+        }
+        let is_clear = members.iter().all(|member| member.up);
+        let judgements = Cache::new(VERDICTS);
+        let view = View { cluster: Some(Arc::clone(cluster)), topology, members, proven, judgements };
+        self.view.store(Arc::new(view));
+        self.is_clear.store(is_clear, Relaxed);
+        true
+    }
+
+    /// Forgets everything: nobody watches any more.
+    pub(super) fn clear(&self) {
+        self.is_clear.store(true, Relaxed);
+        self.view.store(Arc::new(View::empty()));
+    }
+}
+
+impl View {
+    fn empty() -> Self {
+        Self {
+            cluster: None,
+            topology: Arc::new(Topology::empty()),
+            members: Vec::new(),
+            proven: Vec::new(),
+            judgements: Cache::new(1),
+        }
+    }
+
+    fn judge(&self, question: Question<'_>) -> Option<Arc<Judgement>> {
+        let Question { keyspace, consistency, datacenter } = question;
+        let consistency = consistency as u16;
+        if let Some(known) = self.judgements.get(&KeyRef { keyspace, consistency, datacenter }) {
+            return Some(known);
+        }
+        let judgement = Arc::new(self.consider(question, &self.members)?);
+        let key = Key { keyspace: keyspace.into(), consistency, datacenter: datacenter.map(Into::into) };
+        self.judgements.insert(key, Arc::clone(&judgement));
+        Some(judgement)
+    }
+
+    /// What can be served for sure: by nodes that have answered.
+    pub(super) fn prove(&self, question: Question<'_>) -> Option<Judgement> {
+        self.consider(question, &self.proven)
+    }
+
+    fn consider(&self, question: Question<'_>, members: &[Member]) -> Option<Judgement> {
+        let cluster = self.cluster.as_ref()?;
+        let placement = self.topology.placement(cluster, question.keyspace)?;
+        // A datacenter that does not exist has no nodes.
+        let near = question.datacenter.map(|name| self.topology.datacenter(name).unwrap_or(usize::MAX));
+        let verdict = judge((*placement).as_ref(), members, question.consistency, near);
+        let name = |datacenter: &usize| self.topology.datacenter_name(*datacenter).to_owned();
+        Some(Judgement {
+            share: verdict.share,
+            datacenters: verdict.datacenters.iter().map(name).collect(),
+            problem: self.problem(question, &verdict),
+        })
+    }
+
+    fn problem(&self, question: Question<'_>, verdict: &Verdict) -> Option<String> {
+        let Question { keyspace, consistency, datacenter } = question;
+        let level = level_name(consistency);
+        let name = |index: usize| datacenter.unwrap_or_else(|| self.topology.datacenter_name(index));
+        let mut text = format!("keyspace {keyspace} cannot be served at {level}: ");
+        // Writing to a string does not fail.
+        let _ = match verdict.obstacle.as_ref()? {
+            Obstacle::NoCoordinator { datacenter: None } => {
+                write!(text, "no node is up; check the nodes and the network")
+            }
+            Obstacle::NoCoordinator { datacenter: Some(index) } => {
+                write!(text, "no node of datacenter {} is up; check it, or use another one", name(*index))
+            }
+            Obstacle::NoReplicas { datacenter } => write!(
+                text,
+                "it has no replicas in datacenter {}; use another datacenter, or alter the keyspace",
+                name(*datacenter)
+            ),
+            Obstacle::TooFew(shortage) => self.too_few(&mut text, shortage),
+        };
+        if verdict.share > 0.0 {
+            let _ = write!(text, " ({:.1}% of it can be)", (verdict.share * 1_000.0).floor() / 10.0);
+        }
+        Some(text)
+    }
+
+    fn too_few(&self, text: &mut String, shortage: &Shortage) -> std::fmt::Result {
+        let Shortage { datacenter, required, up, replicas, down } = shortage;
+        write!(text, "{up} of {replicas} replicas are up")?;
+        if let Some(datacenter) = datacenter {
+            write!(text, " in datacenter {}", self.topology.datacenter_name(*datacenter))?;
+        }
+        write!(text, ", and it takes {required}")?;
+        for (i, node) in down.iter().enumerate() {
+            text.push_str(if i == 0 { "; down: " } else { ", " });
+            if let Some(place) = self.topology.nodes().get(*node) {
+                write!(text, "{}", place.address)?;
+            }
+        }
+        text.push_str(if down.is_empty() {
+            "; add nodes or use a lower level"
+        } else {
+            "; wait for them or use a lower level"
+        });
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("members", &self.members).finish_non_exhaustive()
+    }
+}
+
+/// As it is written in CQL.
+pub(super) const fn level_name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Any => "ANY",
+        Consistency::One => "ONE",
+        Consistency::Two => "TWO",
+        Consistency::Three => "THREE",
+        Consistency::Quorum => "QUORUM",
+        Consistency::All => "ALL",
+        Consistency::LocalQuorum => "LOCAL_QUORUM",
+        Consistency::EachQuorum => "EACH_QUORUM",
+        Consistency::LocalOne => "LOCAL_ONE",
+        Consistency::Serial => "SERIAL",
+        Consistency::LocalSerial => "LOCAL_SERIAL",
+    }
+}

@@ -1,0 +1,230 @@
+use Consistency::{
+    All, Any, EachQuorum, LocalOne, LocalQuorum, LocalSerial, One, Quorum, Serial, Three, Two,
+};
+
+use super::*;
+
+const LEVELS: [Consistency; 11] =
+    [Any, One, Two, Three, Quorum, All, LocalOne, LocalQuorum, EachQuorum, Serial, LocalSerial];
+
+/// Nodes by datacenter, `u` for one that is up and `d` for one that is down: `"uud uuu"`.
+fn members(picture: &str) -> Vec<Member> {
+    let datacenters = picture.split(' ').enumerate();
+    datacenters
+        .flat_map(|(datacenter, nodes)| {
+            nodes.chars().map(move |node| Member { datacenter, up: node == 'u', coordinates: node == 'u' })
+        })
+        .collect()
+}
+
+/// Sets of nodes, of equal width.
+fn ring(factors: Factors, members: &[Member], sets: &[&[usize]]) -> Placement {
+    let sets = sets.iter().map(|nodes| ReplicaSet {
+        replicas: nodes
+            .iter()
+            .map(|node| Replica { node: *node, datacenter: members[*node].datacenter })
+            .collect(),
+        width: 1.0,
+    });
+    Placement::Ring(factors, sets.collect())
+}
+
+fn one_datacenter(factor: usize) -> Factors {
+    Factors::ByDatacenter(vec![(0, factor)])
+}
+
+/// The levels that all of the ring can be served at.
+fn served(placement: &Placement, members: &[Member], near: Option<usize>) -> Vec<Consistency> {
+    let verdict = |level: &Consistency| judge(placement, members, *level, near);
+    for level in LEVELS {
+        let verdict = verdict(&level);
+        assert_eq!(verdict.share == 1.0, verdict.obstacle.is_none(), "{level:?}: {verdict:?}");
+    }
+    LEVELS.into_iter().filter(|level| verdict(level).share == 1.0).collect()
+}
+
+#[test]
+fn with_three_replicas_each_node_that_is_down_costs_the_levels_that_need_it() {
+    let cases: [(&str, &[Consistency]); 4] = [
+        ("uuu", &LEVELS),
+        ("uud", &[Any, One, Two, Quorum, LocalOne, LocalQuorum, EachQuorum, Serial, LocalSerial]),
+        ("udd", &[Any, One, LocalOne]),
+        ("ddd", &[]),
+    ];
+    for (picture, levels) in cases {
+        let members = members(picture);
+        let placement = ring(one_datacenter(3), &members, &[&[0, 1, 2]]);
+        assert_eq!(served(&placement, &members, Some(0)), levels, "{picture}");
+        assert_eq!(served(&placement, &members, None), levels, "{picture}");
+    }
+}
+
+#[test]
+fn a_single_replica_that_is_down_takes_its_ranges_with_it_and_no_others() {
+    let members = members("uudu");
+    let placement = ring(one_datacenter(1), &members, &[&[0], &[1], &[2], &[3]]);
+    for level in [One, Quorum, All, LocalOne, LocalQuorum, EachQuorum, Serial, LocalSerial] {
+        let verdict = judge(&placement, &members, level, None);
+        assert_eq!(verdict.share, 0.75, "{level:?}");
+        assert_eq!(verdict.datacenters.len(), 0, "{level:?}");
+        let Some(Obstacle::TooFew(shortage)) = verdict.obstacle else { panic!("{level:?}") };
+        assert_eq!((shortage.required, shortage.up, shortage.replicas), (1, 0, 1));
+        assert_eq!(shortage.down, [2]);
+    }
+    assert_eq!(judge(&placement, &members, Any, None).share, 1.0);
+    for level in [Two, Three] {
+        assert_eq!(judge(&placement, &members, level, None).share, 0.0, "{level:?}");
+    }
+}
+
+#[test]
+fn a_wide_range_counts_for_more() {
+    let members = members("ud");
+    let set = |node, width| ReplicaSet { replicas: Box::new([Replica { node, datacenter: 0 }]), width };
+    let placement = Placement::Ring(one_datacenter(1), vec![set(0, 3.0), set(1, 5.0)]);
+    assert_eq!(judge(&placement, &members, One, None).share, 0.375);
+}
+
+/// A coordinator takes the quorum of what the keyspace asks for, even where there are fewer nodes.
+#[test]
+fn more_replicas_than_nodes_are_missed() {
+    let members = members("uu");
+    let placement = ring(one_datacenter(5), &members, &[&[0, 1]]);
+    assert_eq!(served(&placement, &members, None), [Any, One, Two, LocalOne, Serial, LocalSerial]);
+    let verdict = judge(&placement, &members, LocalQuorum, None);
+    let shortage = Shortage { datacenter: Some(0), required: 3, up: 2, replicas: 2, down: vec![] };
+    assert_eq!(verdict.obstacle, Some(Obstacle::TooFew(shortage)));
+}
+
+#[test]
+fn local_levels_count_the_coordinators_datacenter_and_the_others_all() {
+    // Three replicas in each of two datacenters.
+    let factors = Factors::ByDatacenter(vec![(0, 3), (1, 3)]);
+    let members = members("udd uuu");
+    let placement = ring(factors, &members, &[&[0, 1, 2, 3, 4, 5]]);
+    assert_eq!(served(&placement, &members, Some(0)), [Any, One, Two, Three, Quorum, LocalOne, Serial]);
+    assert_eq!(
+        served(&placement, &members, Some(1)),
+        [Any, One, Two, Three, Quorum, LocalOne, LocalQuorum, Serial, LocalSerial]
+    );
+    let local = judge(&placement, &members, LocalQuorum, Some(0));
+    assert_eq!((local.share, local.datacenters), (0.0, vec![1]), "the other one could");
+    let shortage = Shortage { datacenter: Some(0), required: 2, up: 1, replicas: 3, down: vec![1, 2] };
+    assert_eq!(local.obstacle, Some(Obstacle::TooFew(shortage.clone())));
+    let each = judge(&placement, &members, EachQuorum, Some(1));
+    assert_eq!((each.share, each.datacenters), (0.0, vec![]));
+    assert_eq!(each.obstacle, Some(Obstacle::TooFew(shortage)), "whoever coordinates");
+}
+
+#[test]
+fn without_a_local_datacenter_one_that_can_serve_is_enough() {
+    let factors = Factors::ByDatacenter(vec![(0, 3), (1, 3)]);
+    let members = members("udd uuu");
+    let placement = ring(factors, &members, &[&[0, 1, 2, 3, 4, 5]]);
+    let verdict = judge(&placement, &members, LocalQuorum, None);
+    assert_eq!((verdict.share, verdict.datacenters, verdict.obstacle), (1.0, vec![1], None));
+}
+
+#[test]
+fn a_local_datacenter_without_replicas_serves_no_local_level_and_says_why() {
+    let members = members("uu uu");
+    let placement = ring(Factors::ByDatacenter(vec![(1, 2)]), &members, &[&[2, 3]]);
+    for level in [LocalOne, LocalQuorum, LocalSerial] {
+        let verdict = judge(&placement, &members, level, Some(0));
+        assert_eq!((verdict.share, verdict.datacenters), (0.0, vec![1]), "{level:?}");
+        assert_eq!(verdict.obstacle, Some(Obstacle::NoReplicas { datacenter: 0 }), "{level:?}");
+    }
+    for level in [One, Quorum, All, EachQuorum] {
+        assert_eq!(
+            judge(&placement, &members, level, Some(0)).share,
+            1.0,
+            "{level:?}: they are asked from afar"
+        );
+    }
+}
+
+#[test]
+fn a_request_needs_a_coordinator_where_it_may_go() {
+    let factors = Factors::ByDatacenter(vec![(0, 1), (1, 1)]);
+    let members = members("d u");
+    let placement = ring(factors, &members, &[&[0, 1]]);
+    for level in [Any, One, LocalOne] {
+        let verdict = judge(&placement, &members, level, Some(0));
+        assert_eq!((verdict.share, verdict.datacenters), (0.0, vec![1]), "{level:?}");
+        assert_eq!(verdict.obstacle, Some(Obstacle::NoCoordinator { datacenter: Some(0) }), "{level:?}");
+        assert_eq!(judge(&placement, &members, level, None).share, 1.0, "{level:?}");
+    }
+}
+
+/// A filter keeps the driver from nodes that may be as well as any.
+#[test]
+fn a_replica_that_cannot_be_asked_directly_still_counts() {
+    let mut members = members("u u");
+    members[1].coordinates = false;
+    let placement = ring(Factors::ByDatacenter(vec![(0, 1), (1, 1)]), &members, &[&[0, 1]]);
+    let verdict = judge(&placement, &members, All, None);
+    assert_eq!((verdict.share, verdict.datacenters), (1.0, vec![0]));
+    assert_eq!(judge(&placement, &members, LocalOne, Some(1)).share, 0.0);
+}
+
+/// Without factors by datacenter, a local quorum is the quorum of all, of which those nearby are counted.
+#[test]
+fn replicas_that_the_ring_puts_anywhere_are_counted_as_a_coordinator_does() {
+    let members = members("uu uu");
+    let placement = ring(Factors::Anywhere(3), &members, &[&[0, 1, 2], &[1, 2, 3]]);
+    let local = judge(&placement, &members, LocalQuorum, Some(0));
+    assert_eq!((local.share, local.datacenters), (0.5, vec![]));
+    let shortage = Shortage { datacenter: Some(0), required: 2, up: 1, replicas: 1, down: vec![] };
+    assert_eq!(local.obstacle, Some(Obstacle::TooFew(shortage)));
+    assert_eq!(judge(&placement, &members, LocalQuorum, None).share, 1.0, "each range has a place for it");
+    assert_eq!(judge(&placement, &members, EachQuorum, Some(0)).share, 1.0, "it means all of them");
+}
+
+#[test]
+fn where_only_numbers_are_known_the_share_is_how_likely_a_range_can_be_served() {
+    let members = members("uuuudd");
+    let placement = Placement::Numbers(one_datacenter(3));
+    // Of 20 ways to choose three of six nodes, 4 have both that are down.
+    assert_eq!(judge(&placement, &members, Quorum, None).share, 0.8);
+    assert_eq!(judge(&placement, &members, One, None).share, 1.0);
+    // And 4 have neither.
+    assert_eq!(judge(&placement, &members, All, None).share, 0.2);
+}
+
+#[test]
+fn numbers_of_several_datacenters_are_put_together() {
+    let placement = Placement::Numbers(Factors::ByDatacenter(vec![(0, 1), (1, 1)]));
+    let members = members("ud uuud");
+    assert_eq!(judge(&placement, &members, One, None).share, 0.875);
+    assert_eq!(judge(&placement, &members, All, None).share, 0.375);
+    assert_eq!(judge(&placement, &members, LocalOne, Some(1)).share, 0.75);
+    assert_eq!(judge(&Placement::Numbers(Factors::Anywhere(6)), &members, Quorum, None).share, 1.0);
+}
+
+#[test]
+fn what_each_node_has_is_served_as_long_as_one_is_up() {
+    for level in LEVELS {
+        let verdict = judge(&Placement::Everywhere, &members("ddu"), level, None);
+        assert_eq!((verdict.share, verdict.datacenters), (1.0, vec![0]), "{level:?}");
+        let verdict = judge(&Placement::Everywhere, &members("ddd"), level, None);
+        assert_eq!(verdict.share, 0.0, "{level:?}");
+        assert_eq!(verdict.obstacle, Some(Obstacle::NoCoordinator { datacenter: None }), "{level:?}");
+    }
+}
+
+#[test]
+fn a_cluster_without_nodes_or_ranges_panics_nowhere() {
+    for level in LEVELS {
+        for near in [None, Some(0), Some(7)] {
+            for placement in [
+                Placement::Everywhere,
+                Placement::Numbers(one_datacenter(3)),
+                Placement::Numbers(Factors::Anywhere(3)),
+                Placement::Ring(one_datacenter(3), vec![]),
+            ] {
+                let verdict = judge(&placement, &[], level, near);
+                assert_eq!(verdict.share, 0.0, "{level:?} {placement:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The health monitor, while nodes hang, die and come back.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use palisade::{Classified, Fault};
+use scylla::statement::Consistency;
+use tower::ServiceBuilder;
+use tower_cassandra::{
+    Cassandra, Client, ErrorKind, Statement,
+    health::{Cause, HealthMonitor, HealthMonitorBuilder, Mode, NodeState, Transition, Transitions, WarmUp},
+};
+
+use crate::cluster::{Ring, create_keyspace, ring, session};
+
+/// Fast, and still patient with a machine that has much to do.
+fn settings() -> HealthMonitorBuilder {
+    HealthMonitor::builder()
+        .interval(Duration::from_millis(1_200))
+        .timeout(Duration::from_secs(1))
+        .confirm_after(Duration::from_millis(200))
+        .minimum_stay(Duration::from_secs(1))
+        .slow(f64::INFINITY, Duration::ZERO)
+}
+
+fn address(ring: &Ring, node: usize) -> SocketAddr {
+    ring.cluster.contact_points()[node - 1]
+}
+
+fn state(monitor: &HealthMonitor, node: SocketAddr) -> NodeState {
+    let report = monitor.report();
+    report.nodes.iter().find(|known| known.address == node).unwrap().state
+}
+
+/// Polls until it is so.
+async fn until(what: &str, within: Duration, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < within, "not {what} after {within:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn until_state(monitor: &HealthMonitor, node: SocketAddr, wanted: NodeState, within: Duration) {
+    until(wanted.as_str(), within, || state(monitor, node) == wanted).await;
+}
+
+/// Everything that the stream has told until the monitor was stopped.
+async fn told(monitor: &HealthMonitor, mut transitions: Transitions) -> Vec<Transition> {
+    monitor.stop();
+    let mut told = Vec::new();
+    while let Some(transition) = transitions.next().await {
+        told.push(transition.unwrap());
+    }
+    told
+}
+
+fn of(node: SocketAddr, told: &[Transition]) -> Vec<(NodeState, NodeState, Cause)> {
+    let of_node = told.iter().filter(|transition| transition.node == node);
+    of_node.map(|transition| (transition.from, transition.to, transition.cause)).collect()
+}
+
+const MET: (NodeState, NodeState, Cause) = (NodeState::Starting, NodeState::Up, Cause::Answers);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_is_found_and_no_other_and_is_up_again_when_it_goes_on() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let monitor = settings().start(&cassandra).unwrap();
+    let transitions = monitor.transitions();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let sick = address(&ring, 2);
+    {
+        let _paused = ring.cluster.paused(2).unwrap();
+        until_state(&monitor, sick, NodeState::Down, Duration::from_secs(10)).await;
+        let report = monitor.report();
+        for node in report.nodes.iter().filter(|node| node.address != sick) {
+            assert_eq!(node.state, NodeState::Up, "{node:?}");
+        }
+        let node = report.in_state(NodeState::Down).next().unwrap();
+        assert_eq!((node.address, node.cause), (sick, Cause::ProbeFailed));
+        assert!(node.is_connected, "it hangs with its connections");
+        assert!(node.failure.is_some() && node.lasts < Duration::from_secs(10), "{node:?}");
+        assert_eq!(report.status.as_str(), "degraded");
+        assert_eq!((report.datacenters[0].up, report.datacenters[0].down), (2, 1));
+        // So that traffic keeps away from it, though nobody has sent any.
+        until("ejected", Duration::from_secs(1), || {
+            monitor.report().nodes.iter().any(|node| node.address == sick && node.is_ejected)
+        })
+        .await;
+    }
+    until_state(&monitor, sick, NodeState::Up, Duration::from_secs(20)).await;
+    assert!(monitor.report().nodes.iter().all(|node| !node.is_ejected), "probes have closed its circuit");
+    assert_eq!(monitor.report().status.as_str(), "healthy");
+
+    let told = told(&monitor, transitions).await;
+    assert_eq!(
+        of(sick, &told),
+        [
+            MET,
+            (NodeState::Up, NodeState::Degraded, Cause::ProbeFailed),
+            (NodeState::Degraded, NodeState::Down, Cause::ProbeFailed),
+            (NodeState::Down, NodeState::Up, Cause::Answers),
+        ]
+    );
+    assert_eq!(of(address(&ring, 1), &told), [MET]);
+    assert_eq!(of(address(&ring, 3), &told), [MET]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_is_down_at_once_and_up_after_it_was_started_again() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let monitor = settings().start(&cassandra).unwrap();
+    let transitions = monitor.transitions();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let dead = address(&ring, 3);
+    ring.cluster.kill(3).unwrap();
+    until_state(&monitor, dead, NodeState::Down, Duration::from_secs(3)).await;
+    assert_eq!(monitor.report().in_state(NodeState::Down).next().unwrap().cause, Cause::Disconnected);
+    ring.cluster.start_node(3).unwrap();
+    until_state(&monitor, dead, NodeState::Up, Duration::from_secs(60)).await;
+
+    let told = told(&monitor, transitions).await;
+    let mut of_dead = of(dead, &told);
+    // A probe that was under way may tell before the driver has lost the connection.
+    if let Some(first) = of_dead.iter().position(|(_, to, _)| *to == NodeState::Degraded) {
+        assert_eq!(of_dead.remove(first), (NodeState::Up, NodeState::Degraded, Cause::ProbeFailed));
+        of_dead[first].0 = NodeState::Up;
+    }
+    assert_eq!(
+        of_dead,
+        [
+            MET,
+            (NodeState::Up, NodeState::Down, Cause::Disconnected),
+            (NodeState::Down, NodeState::Up, Cause::Answers),
+        ]
+    );
+    assert_eq!(of(address(&ring, 1), &told), [MET]);
+    assert_eq!(of(address(&ring, 2), &told), [MET]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refused_at_once() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let bare = Client::new(cassandra.clone());
+    create_keyspace(&bare, "alone", 1).await;
+    bare.query("CREATE TABLE IF NOT EXISTS alone.t (k int PRIMARY KEY)").await.unwrap();
+    let monitor = settings().start(&cassandra).unwrap();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let guarded = |layer| Client::new(ServiceBuilder::new().layer(layer).service(cassandra.clone())).boxed();
+    let (refusing, reporting) = (guarded(monitor.layer()), guarded(monitor.layer().mode(Mode::ReportOnly)));
+    let quorum = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
+    let one = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::One);
+    refusing.execute(quorum(), (1,)).await.unwrap();
+    reporting.execute(quorum(), (1,)).await.unwrap();
+    let ready = |keyspace, level| monitor.readiness(keyspace, level);
+    for (keyspace, level) in [("faults", Consistency::All), ("alone", Consistency::Quorum)] {
+        assert!(ready(keyspace, level).ready, "{:?}", ready(keyspace, level));
+    }
+    let unknown = ready("Faults", Consistency::One);
+    assert!(unknown.reason.as_ref().unwrap().contains("there is no keyspace Faults"), "{unknown:?}");
+    let elsewhere = monitor.readiness_in("dc9", "faults", Consistency::LocalOne);
+    assert!(elsewhere.reason.as_ref().unwrap().contains("no replicas in datacenter dc9"), "{elsewhere:?}");
+    assert_eq!(elsewhere.datacenters, ["dc1"]);
+
+    let (first, second) = (address(&ring, 2), address(&ring, 3));
+    {
+        let _paused = ring.cluster.paused(2).unwrap();
+        until_state(&monitor, first, NodeState::Down, Duration::from_secs(10)).await;
+        assert!(ready("faults", Consistency::Quorum).ready);
+        assert!(!ready("faults", Consistency::All).ready);
+        let alone = ready("alone", Consistency::One);
+        assert!(!alone.ready && alone.share > 0.1 && alone.share < 0.9, "{alone:?}");
+        assert!(alone.reason.as_ref().unwrap().contains(&first.to_string()), "{alone:?}");
+        // It may be about what can be served.
+        refusing.execute(quorum(), (1,)).await.unwrap();
+
+        let _paused_too = ring.cluster.paused(3).unwrap();
+        until_state(&monitor, second, NodeState::Down, Duration::from_secs(10)).await;
+        let readiness = ready("faults", Consistency::Quorum);
+        assert!(!readiness.ready && readiness.share == 0.0, "{readiness:?}");
+        assert!(ready("faults", Consistency::One).ready);
+
+        let began = Instant::now();
+        let error = refusing.execute(quorum(), (1,)).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(!error.may_have_been_applied() && error.class().is_refused_here(), "{error:?}");
+        assert_eq!(error.class().fault(), Fault::Server);
+        assert_eq!(error.attempts().unwrap().len(), 0, "no node was asked");
+        let mut down = [first.to_string(), second.to_string()];
+        down.sort_unstable();
+        let text = error.to_string();
+        assert!(
+            text.starts_with(
+                "keyspace faults cannot be served at QUORUM: 1 of 3 replicas are up, and it takes 2; down: "
+            ),
+            "{text}"
+        );
+        assert!(down.iter().all(|node| text.contains(node)), "{text}");
+        assert_eq!(readiness.reason, Some(text));
+        refusing.execute(one().timeout(Duration::from_secs(5)), (1,)).await.unwrap();
+        let passed = reporting.execute(quorum().timeout(Duration::from_millis(300)), (1,)).await.unwrap_err();
+        assert!(!passed.class().is_refused_here(), "{passed}");
+    }
+    until("ready again", Duration::from_secs(20), || ready("faults", Consistency::All).ready).await;
+    refusing.execute(quorum().timeout(Duration::from_secs(5)), (1,)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_warm_when_its_nodes_have_answered_and_the_error_names_those_that_have_not() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let _paused = ring.cluster.paused(1).unwrap();
+    let monitor = settings().start(&cassandra).unwrap();
+    let quorum = WarmUp::quorum();
+    monitor.warm_up_by(&quorum, Duration::from_secs(10)).await.unwrap();
+    let error = monitor.warm_up(Duration::from_secs(3)).await.unwrap_err();
+    let expected = format!(
+        "the session was not warm after 3s: 3 of 3 nodes have to answer; missing: {} (no answer)",
+        address(&ring, 1)
+    );
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Connect, expected));
+    drop(_paused);
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+}
+
+/// A monitor of the cluster that is shared with other tests.
+async fn started(settings: HealthMonitorBuilder) -> Option<(Cassandra, HealthMonitor)> {
+    let cassandra = session().await?;
+    let monitor = settings.start(&cassandra).unwrap();
+    Some((cassandra, monitor))
+}
+
+#[tokio::test]
+async fn statements_are_prepared_before_the_first_traffic() {
+    let Some((cassandra, monitor)) = started(settings()).await else { return };
+    let text = "SELECT key FROM system.local WHERE key = ? /* warm */";
+    monitor.warm_up_by(&WarmUp::all().prepare(text), Duration::from_secs(20)).await.unwrap();
+    let client = Client::new(cassandra);
+    let response = client.execute(text, ("local",)).await.unwrap();
+    assert!(response.single_row::<(String,)>().is_ok());
+    let error =
+        monitor.warm_up_by(&WarmUp::all().prepare("SELEKT"), Duration::from_secs(20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Syntax);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callbacks_that_panic_or_block_hold_up_neither_the_monitor_nor_each_other() {
+    let (told, count) = (Arc::new(AtomicUsize::new(0)), |told: &Arc<AtomicUsize>| told.load(Relaxed));
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let settings = settings()
+        .on_transition(|_| panic!("on purpose"))
+        .on_transition(move |_| {
+            let _ = wait.lock().unwrap().recv();
+        })
+        .on_transition({
+            let told = Arc::clone(&told);
+            move |_| {
+                told.fetch_add(1, Relaxed);
+            }
+        });
+    let Some((cassandra, monitor)) = started(settings).await else { return };
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    until("told", Duration::from_secs(5), || count(&told) == 1).await;
+    // Opened by hand, the circuit is a reason to be told again, and once more when probes have closed it.
+    cassandra.nodes().all()[0].circuit().trip();
+    until("told again", Duration::from_secs(20), || count(&told) == 3).await;
+    assert!(monitor.liveness().alive);
+    assert_eq!(monitor.dropped(), 0);
+    drop(go_on);
+}
+
+#[tokio::test]
+async fn probes_close_an_open_circuit_without_a_single_request() {
+    let Some((cassandra, monitor)) = started(settings()).await else { return };
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let node = Arc::clone(&cassandra.nodes().all()[0]);
+    let (mut transitions, attempts) = (monitor.transitions(), node.figures().attempts);
+    node.circuit().trip();
+    let mut next = async || {
+        let transition = transitions.next().await.unwrap().unwrap();
+        (transition.to, transition.cause)
+    };
+    assert_eq!(next().await, (NodeState::Degraded, Cause::CircuitOpen));
+    assert_eq!(next().await, (NodeState::Up, Cause::Answers));
+    assert!(node.circuit().is_closed());
+    assert_eq!(node.figures().attempts, attempts);
+}
+
+#[tokio::test]
+async fn a_monitor_ends_with_its_session_and_keeps_it_no_longer() {
+    let Some((cassandra, monitor)) = started(settings()).await else { return };
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let client = Client::new(ServiceBuilder::new().layer(monitor.layer()).service(cassandra.clone()));
+    let (session, mut transitions) = (Arc::downgrade(cassandra.session()), monitor.transitions());
+    drop((cassandra, client));
+    let ended = tokio::time::timeout(Duration::from_secs(5), transitions.next()).await;
+    assert_eq!(ended, Ok(None));
+    assert!(session.upgrade().is_none(), "somebody still holds the session");
+    let liveness = monitor.liveness();
+    assert!(
+        !liveness.alive && liveness.reason.as_ref().unwrap().contains("its session was dropped"),
+        "{liveness:?}"
+    );
+    let readiness = monitor.readiness("system", Consistency::One);
+    assert!(!readiness.ready && readiness.reason == liveness.reason, "{readiness:?}");
+    assert_eq!(monitor.report().nodes.len(), 1, "as it was");
+    let error = monitor.warm_up(Duration::from_secs(5)).await.unwrap_err();
+    assert!(error.to_string().starts_with("the health monitor has ended"), "{error}");
+    assert_eq!(monitor.transitions().next().await, None);
+}
+
+#[tokio::test]
+async fn a_monitor_that_was_stopped_lets_everything_pass_and_another_can_be_started() {
+    let Some((cassandra, monitor)) = started(settings()).await else { return };
+    let client = Client::new(ServiceBuilder::new().layer(monitor.layer()).service(cassandra.clone()));
+    monitor.stop();
+    until("ended", Duration::from_secs(5), || !monitor.liveness().alive).await;
+    assert!(monitor.liveness().reason.unwrap().contains("it was stopped"));
+    client.execute("SELECT key FROM system.local WHERE key = ?", ("local",)).await.unwrap();
+    let other = settings().start(&cassandra).unwrap();
+    other.warm_up(Duration::from_secs(20)).await.unwrap();
+    assert!(other.readiness("system", Consistency::LocalQuorum).ready);
+}
+
+#[tokio::test]
+async fn settings_are_checked_against_the_cluster() {
+    let Some(cassandra) = session().await else { return };
+    let error = HealthMonitor::builder().datacenter("nowhere").start(&cassandra).unwrap_err();
+    assert_eq!(error.setting(), "datacenter");
+    let error = settings().jitter(2.0).start(&cassandra).unwrap_err();
+    assert_eq!(error.setting(), "jitter");
+    assert!(settings().start(&cassandra).unwrap().layer().min_share(1.5).is_err());
+}
+
+#[test]
+fn a_monitor_wants_a_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(cassandra) = runtime.block_on(session()) else { return };
+    let error = settings().start(&cassandra).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`start` was called outside of a tokio runtime: call it in an async function"
+    );
+}
