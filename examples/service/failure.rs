@@ -31,7 +31,9 @@ impl IntoResponse for Failure {
             // What a layer refused by itself: 504 where time ran out, else 503.
             Some(rejection) => status(&rejection),
             None if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
-            None if error.is_overload() || error.kind() == ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            None if error.is_overload() || error.kind() == ErrorKind::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             None if error.kind() == ErrorKind::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
             None => StatusCode::INTERNAL_SERVER_ERROR,
         };

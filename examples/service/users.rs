@@ -57,7 +57,8 @@ pub(crate) fn routes() -> Router<App> {
 
 /// Makes keyspace and table if they are not there, by a session that needs neither.
 pub(crate) async fn create_schema(config: &StackConfig) -> Result<(), Box<dyn std::error::Error>> {
-    let keyspace = config.connection.keyspace.as_deref().ok_or("`connection.keyspace` is not set: name one")?;
+    let keyspace =
+        config.connection.keyspace.as_deref().ok_or("`connection.keyspace` is not set: name one")?;
     let replicas: u32 = env::var("REPLICAS").map_or(Ok(1), |replicas| replicas.parse())?;
     let mut config = config.clone();
     config.connection.keyspace = None;
@@ -67,7 +68,8 @@ pub(crate) async fn create_schema(config: &StackConfig) -> Result<(), Box<dyn st
          {{'class': 'NetworkTopologyStrategy', 'replication_factor': {replicas}}}"
     );
     client.query(keyspace_exists).await?;
-    let table = format!("CREATE TABLE IF NOT EXISTS {keyspace}.users (id bigint PRIMARY KEY, name text, email text)");
+    let table =
+        format!("CREATE TABLE IF NOT EXISTS {keyspace}.users (id bigint PRIMARY KEY, name text, email text)");
     client.query(table).await?;
     Ok(())
 }
@@ -124,7 +126,10 @@ async fn list(
         None => None,
         Some(text) => {
             let bytes = bytes_of(&text).ok_or_else(|| {
-                Failure::Caller(StatusCode::BAD_REQUEST, "`page` is not what an answer had as `next`".to_owned())
+                Failure::Caller(
+                    StatusCode::BAD_REQUEST,
+                    "`page` is not what an answer had as `next`".to_owned(),
+                )
             })?;
             Some(PagingState::new_from_raw_bytes(bytes))
         }

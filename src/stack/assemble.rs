@@ -42,10 +42,12 @@ where
         .layer(optional(&parts.attempt_timeout))
         .service(leaf);
     let repeats = ServiceBuilder::new()
+        .layer(optional(&parts.health))
         .layer(optional(&parts.retry))
         .layer(optional(&parts.hedge))
         .service(Plugged::new(attempt, plugs.around_attempts));
     let call = ServiceBuilder::new()
+        .layer(optional(&parts.telemetry))
         .layer(optional(&parts.drain_layer))
         .layer(optional(&parts.deadline))
         .layer(optional(&parts.rate))

@@ -18,6 +18,7 @@ use super::{
     parts::{self, Parts, SECOND},
     snapshot::{StackSnapshot, ThrottleView},
 };
+use crate::health::HealthMonitor;
 
 /// What operators read and change while the stack is in use. A part that is left out has no handle. Clones lead to the same
 /// stack.
@@ -26,6 +27,8 @@ use super::{
 pub struct Handles {
     /// Ends the stack's work in order. If `drain.enabled` is false no call counts.
     pub drain: Drain,
+    /// How each node is, and what can be served.
+    pub health: Option<HealthMonitor>,
     /// The limit on calls per second.
     pub rate: Option<RateLimitHandle>,
     /// The fixed limit on calls in flight.
@@ -70,6 +73,7 @@ impl Handles {
     pub(super) fn of(parts: &Parts, config: &StackConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             drain: parts.drain.clone(),
+            health: parts.monitor.clone(),
             rate: parts.rate.as_ref().map(|layer| layer.handle()),
             concurrency: parts.concurrency.as_ref().map(|layer| layer.handle()),
             coalesce: parts.coalesce.as_ref().map(|layer| layer.handle()),
@@ -93,6 +97,7 @@ impl Handles {
         let usual = |limits: &LiveTimeouts| limits.usual().as_secs_f64();
         StackSnapshot {
             drain: self.drain.snapshot().into(),
+            health: self.health.as_ref().map(HealthMonitor::report),
             deadline_seconds: self.deadline.as_ref().map(usual),
             attempt_timeout_seconds: self.attempt_timeout.as_ref().map(usual),
             rate: self.rate.as_ref().map(|handle| handle.snapshot().into()),

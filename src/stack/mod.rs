@@ -43,12 +43,14 @@
 //! | part | default | why here |
 //! | --- | --- | --- |
 //! | *[outside](StackBuilder::outside)* | | sees each call once, with all that becomes of it |
+//! | `telemetry` | on | measures what callers see, refusals included |
 //! | `drain` | on | the wait of a call for anything counts as work that has to end |
 //! | `deadline` | 2 s | everything below waits no longer than it says |
 //! | `rate` | off | before anything is held |
 //! | `concurrency` | off | a call holds one place, however many attempts it makes |
 //! | `coalesce` | off | a flight with all its attempts is shared; each caller has passed the limits |
 //! | *[around repeats](StackBuilder::around_repeats)* | | sees what is really asked of the cluster, once for all attempts |
+//! | `health` | on | refuses at once what the nodes cannot serve, before it is tried and repeated |
 //! | `retry` | 3 attempts | repeats what went wrong in any of the parts below |
 //! | `hedge` | on | takes from the same budget; each of two attempts has all of the parts below |
 //! | *[around attempts](StackBuilder::around_attempts)* | | sees each attempt, and what refused it |
@@ -132,7 +134,7 @@ use tower::{Layer, Service};
 
 use self::{
     assemble::{Plugs, assemble, plug},
-    parts::Parts,
+    parts::{Given, Parts},
 };
 pub use self::{
     config::{Preset, StackConfig},
@@ -142,6 +144,7 @@ pub use self::{
 use crate::{
     client::{BoxClient, BoxStack, Client},
     error::Error,
+    health::HealthMonitor,
     request::Request,
     response::Response,
     service::Cassandra,
@@ -166,9 +169,10 @@ impl StandardStack {
         Self::builder(config).connect().await
     }
 
-    /// Puts all parts around a service that makes single attempts: a [`Cassandra`] that exists already, or one for tests.
+    /// Puts all parts around a service that makes single attempts: one for tests, or one of your own around a [`Cassandra`].
     ///
-    /// The section `connection` is of no use then, but for `client_timestamps`.
+    /// The sections `connection` and `routing` are of no use then, but for `client_timestamps`; and nobody knows the nodes, so that `health` is
+    /// left out. For a session as it is, see [`StackBuilder::over_session`].
     ///
     /// # Errors
     ///
@@ -183,7 +187,7 @@ impl StandardStack {
 
     /// A stack with layers of one's own.
     pub fn builder(config: StackConfig) -> StackBuilder {
-        StackBuilder { config, plugs: Plugs::default(), drain: None }
+        StackBuilder { config, plugs: Plugs::default(), drain: None, health: None }
     }
 
     /// What people call. Clones are cheap.
@@ -218,6 +222,7 @@ pub struct StackBuilder {
     config: StackConfig,
     plugs: Plugs,
     drain: Option<Drain>,
+    health: Option<HealthMonitor>,
 }
 
 impl StackBuilder {
@@ -264,6 +269,13 @@ impl StackBuilder {
         self
     }
 
+    /// Uses a health monitor of the session that runs already, in place of one of the stack's own: the times in the section `health`
+    /// are its own business then.
+    pub fn health(mut self, monitor: HealthMonitor) -> Self {
+        self.health = Some(monitor);
+        self
+    }
+
     /// Connects, and makes the stack: see [`StandardStack::connect`].
     ///
     /// # Errors
@@ -272,7 +284,16 @@ impl StackBuilder {
     pub async fn connect(self) -> Result<StandardStack, Error> {
         self.config.check()?;
         let cassandra = connection::builder(&self.config)?.connect().await?;
-        let mut stack = self.over(cassandra.clone())?;
+        Ok(self.over_session(cassandra)?)
+    }
+
+    /// Makes the stack over a session that exists already. The section `connection` is of no use then, but for `client_timestamps`.
+    ///
+    /// # Errors
+    ///
+    /// If a setting makes no sense, or outside of a tokio runtime.
+    pub fn over_session(self, cassandra: Cassandra) -> Result<StandardStack, ConfigError> {
+        let mut stack = self.make(cassandra.clone(), Some(&cassandra))?;
         stack.cassandra = Some(cassandra);
         Ok(stack)
     }
@@ -287,9 +308,17 @@ impl StackBuilder {
         S: Service<Request, Response = Response, Error = Error> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
     {
-        let Self { config, plugs, drain } = self;
+        self.make(leaf, None)
+    }
+
+    fn make<S>(self, leaf: S, cassandra: Option<&Cassandra>) -> Result<StandardStack, ConfigError>
+    where
+        S: Service<Request, Response = Response, Error = Error> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        let Self { config, plugs, drain, health } = self;
         connection::check(&config)?;
-        let parts = Parts::new(&config, drain)?;
+        let parts = Parts::new(&config, Given { drain, health, cassandra })?;
         let handles = Handles::of(&parts, &config)?;
         let client = Client::new(assemble(leaf, &parts, plugs))
             .client_timestamps(config.connection.client_timestamps)
@@ -313,7 +342,7 @@ impl StackConfig {
     /// The first such setting, as `section.setting`, with what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         connection::check(self)?;
-        Parts::new(self, None).map(drop)
+        Parts::new(self, Given::default()).map(drop)
     }
 }
 

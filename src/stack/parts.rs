@@ -16,7 +16,12 @@ use super::{
     config::StackConfig,
     limits::{Lengths, LiveTimeouts, Scope},
 };
-use crate::request::{ReadKey, Request};
+use crate::{
+    health::{HealthLayer, HealthMonitor, HealthMonitorBuilder},
+    request::{ReadKey, Request},
+    service::Cassandra,
+    telemetry::TelemetryLayer,
+};
 
 type PriorityOf = fn(&Request) -> Priority;
 type ReadKeyOf = fn(&Request) -> Option<ReadKey>;
@@ -24,8 +29,19 @@ type ReadKeyOf = fn(&Request) -> Option<ReadKey>;
 /// How many priorities there are: each has a throttle of its own.
 const PRIORITIES: usize = 4;
 
+/// What a stack is given rather than makes.
+#[derive(Default)]
+pub(super) struct Given<'a> {
+    pub(super) drain: Option<Drain>,
+    pub(super) health: Option<HealthMonitor>,
+    pub(super) cassandra: Option<&'a Cassandra>,
+}
+
 /// The layers. `None` is one that is left out.
 pub(super) struct Parts {
+    pub(super) telemetry: Option<TelemetryLayer>,
+    pub(super) health: Option<HealthLayer>,
+    pub(super) monitor: Option<HealthMonitor>,
     pub(super) drain: Drain,
     pub(super) drain_layer: Option<DrainLayer>,
     pub(super) deadline_limits: LiveTimeouts,
@@ -46,9 +62,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// All layers that are enabled. What is left out is checked all the same: it may be enabled next time.
-    pub(super) fn new(config: &StackConfig, drain: Option<Drain>) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &StackConfig, given: Given<'_>) -> Result<Self, ConfigError> {
+        let telemetry = telemetry(config).map_err(|error| error.in_section("telemetry"))?;
         let own_drain = own_drain(config).map_err(|error| error.in_section("drain"))?;
-        let drain = drain.unwrap_or(own_drain);
+        let drain = given.drain.unwrap_or(own_drain);
         let (deadline_limits, attempt_limits) = limits(config)?;
         let budget = budget(config).map_err(|error| error.in_section("budget"))?;
         let retry = retry(config, &budget).map_err(|error| error.in_section("retry"))?;
@@ -60,7 +77,19 @@ impl Parts {
         let throttle = throttle(config).map_err(|error| error.in_section("throttle"))?;
         let shed = shed(config).map_err(|error| error.in_section("shed"))?;
         let adaptive = adaptive(config).map_err(|error| error.in_section("adaptive"))?;
+        // The last, since it begins to work at once.
+        let in_health = |error: ConfigError| error.in_section("health");
+        let own_monitor = health(config).map_err(in_health)?;
+        let monitor = match (given.health, given.cassandra) {
+            _ if !config.health.enabled => None,
+            (Some(monitor), _) => Some(monitor),
+            (None, Some(cassandra)) => Some(own_monitor.start(cassandra).map_err(in_health)?),
+            (None, None) => None,
+        };
         Ok(Self {
+            telemetry: config.telemetry.enabled.then_some(telemetry),
+            health: monitor.as_ref().map(|monitor| monitor.layer().mode(config.health.mode)),
+            monitor,
             drain_layer: config.drain.enabled.then(|| drain.layer()),
             drain,
             deadline: config.deadline.enabled.then(|| DeadlineLayer::new(deadline_limits.clone())),
@@ -82,6 +111,22 @@ impl Parts {
             attempt_limits,
         })
     }
+}
+
+fn telemetry(config: &StackConfig) -> Result<TelemetryLayer, ConfigError> {
+    let section = &config.telemetry;
+    TelemetryLayer::builder().max_operations(section.max_operations).query_text(section.query_text).build()
+}
+
+fn health(config: &StackConfig) -> Result<HealthMonitorBuilder, ConfigError> {
+    let section = &config.health;
+    HealthMonitor::builder()
+        .interval(section.interval)
+        .timeout(section.timeout)
+        .down_after(section.down_after)
+        .up_after(section.up_after)
+        .minimum_stay(section.minimum_stay)
+        .checked()
 }
 
 fn own_drain(config: &StackConfig) -> Result<Drain, ConfigError> {

@@ -17,13 +17,16 @@ use palisade::{
 use serde::Serialize;
 
 use super::config::text::{breaker_mode, throttle_mode};
+use crate::health::Report;
 
 /// The figures of a stack at a moment. A part that is left out is `None`. Times are in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct StackSnapshot {
     /// How far the end of the process has got.
     pub drain: DrainView,
+    /// How each node is.
+    pub health: Option<Report>,
     /// The limit of a call that is a read or a write.
     pub deadline_seconds: Option<f64>,
     /// The limit of an attempt that is a read or a write.

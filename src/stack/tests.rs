@@ -23,7 +23,9 @@ const QUERY: &str = "SELECT a FROM t WHERE k = 1";
 /// Turns a part on or off.
 type Switch = fn(&mut StackConfig, bool);
 
-const PARTS: [(&str, Switch); 11] = [
+const PARTS: [(&str, Switch); 13] = [
+    ("telemetry", |config, on| config.telemetry.enabled = on),
+    ("health", |config, on| config.health.enabled = on),
     ("drain", |config, on| config.drain.enabled = on),
     ("deadline", |config, on| config.deadline.enabled = on),
     ("rate", |config, on| config.rate.enabled = on),
@@ -508,6 +510,8 @@ fn a_setting_that_makes_no_sense_is_named_with_its_section() {
         ("[coalesce]\njoin_within = \"2h\"", "coalesce.join_within"),
         ("[routing]\nmax_ejected = 2.0", "routing.max_ejected"),
         ("[routing]\nrack = \"r1\"", "routing.rack"),
+        ("[health]\ntimeout = \"5s\"", "health.timeout"),
+        ("[telemetry]\nmax_operations = 0", "telemetry.max_operations"),
         ("[drain]\ngrace = \"1m\"", "drain.grace"),
         ("[connection]\nuser = \"ada\"", "connection.password"),
         ("[connection]\npassword = \"hunter2\"", "connection.user"),

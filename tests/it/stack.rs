@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_cassandra::{
-    BoxClient, Cassandra, ErrorKind, StackConfig, StandardStack,
+    BoxClient, ErrorKind, StackConfig, StandardStack,
     layers::{Rejection, breaker},
 };
 
@@ -59,7 +59,7 @@ async fn a_stack_over_a_session_changes_at_run_time_and_ends_in_order() {
     // Whatever this machine does besides.
     config.deadline.limit = Duration::from_secs(10);
     config.attempt_timeout.limit = Duration::from_secs(5);
-    let stack = StandardStack::over(cassandra, config.clone()).unwrap();
+    let stack = StandardStack::builder(config.clone()).over_session(cassandra).unwrap();
     let client = stack.client();
     let version = "SELECT release_version FROM system.local";
     client.execute(version, ()).await.unwrap();
@@ -92,8 +92,11 @@ async fn a_datacenter_that_is_not_there_is_named() {
 #[tokio::test]
 async fn a_node_that_hangs_fails_no_call() {
     let Some(ring) = cluster::ring().await else { return };
-    let cassandra: Cassandra = ring.session().await;
-    let stack = StandardStack::over(cassandra, StackConfig::default()).unwrap();
+    let mut config = StackConfig::default();
+    // Whatever this machine does besides.
+    config.deadline.limit = Duration::from_secs(10);
+    config.attempt_timeout.limit = Duration::from_secs(2);
+    let stack = StandardStack::builder(config).over_session(ring.session().await).unwrap();
     let client = stack.client();
     writes_and_reads(&client, "faults.t", 20).await;
     let paused = ring.cluster.paused(2).unwrap();

@@ -116,9 +116,12 @@ impl StackConfig {
     /// [`ErrorKind::Config`], which names the setting and what is allowed; nothing has changed then.
     pub fn set(&mut self, setting: &str, value: &str) -> Result<(), Error> {
         let Some((section, name)) = setting.split_once('.') else {
-            return Err(problem(format!("`{setting}` is no setting: name it with its section, as `retry.max_attempts`")));
+            return Err(problem(format!(
+                "`{setting}` is no setting: name it with its section, as `retry.max_attempts`"
+            )));
         };
-        let one = read_value(&[section.to_owned(), name.to_owned()], value).map_err(|error| problem(said(error)))?;
+        let one = read_value(&[section.to_owned(), name.to_owned()], value)
+            .map_err(|error| problem(said(error)))?;
         let mut all = Table::try_from(&*self)
             .map_err(|error| problem(format!("the configuration cannot be changed: {error}")))?;
         merge(&mut all, one);
@@ -160,9 +163,12 @@ fn read_value(path: &[String], value: &str) -> Result<Table, toml::de::Error> {
     let as_table = |value: Value| {
         let (last, sections) = path.split_last()?;
         let leaf = Table::from_iter([(last.clone(), value)]);
-        Some(sections.iter().rev().fold(leaf, |inner, section| {
-            Table::from_iter([(section.clone(), Value::Table(inner))])
-        }))
+        Some(
+            sections
+                .iter()
+                .rev()
+                .fold(leaf, |inner, section| Table::from_iter([(section.clone(), Value::Table(inner))])),
+        )
     };
     let check = |table: &Table| table.clone().try_into::<StackConfig>().map(drop);
     // `12` may be a number, and may be somebody's password. A table would be several settings.
@@ -355,7 +361,9 @@ mod tests {
         expected.deadline.limit = Duration::from_secs(3);
         expected.rate.burst = Some(9);
         assert_eq!(config, expected);
-        for (setting, value) in [("deadline.limit", "3"), ("deadline.limits", "3s"), ("deadline", "3s"), ("a.b", "c")] {
+        for (setting, value) in
+            [("deadline.limit", "3"), ("deadline.limits", "3s"), ("deadline", "3s"), ("a.b", "c")]
+        {
             let error = config.set(setting, value).unwrap_err();
             assert!(error.to_string().contains("deadline") || setting == "a.b", "{error}");
             assert_eq!(config, expected);

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     sections::{
         AdaptiveConfig, AttemptTimeoutConfig, BreakerConfig, BudgetConfig, CoalesceConfig, ConcurrencyConfig,
-        ConnectionConfig, DeadlineConfig, DrainConfig, HedgeConfig, RateConfig, RetryConfig, RoutingConfig,
-        ShedConfig, ThrottleConfig,
+        ConnectionConfig, DeadlineConfig, DrainConfig, HealthConfig, HedgeConfig, RateConfig, RetryConfig,
+        RoutingConfig, ShedConfig, TelemetryConfig, ThrottleConfig,
     },
     text::Secret,
 };
@@ -75,6 +75,10 @@ pub struct StackConfig {
     pub connection: ConnectionConfig,
     /// Which node is asked.
     pub routing: RoutingConfig,
+    /// Probes of the nodes, and refusals of what they cannot serve.
+    pub health: HealthConfig,
+    /// Metrics and spans of operations.
+    pub telemetry: TelemetryConfig,
     /// How long a whole call may take.
     pub deadline: DeadlineConfig,
     /// How long one attempt may take.

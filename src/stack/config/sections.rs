@@ -7,6 +7,7 @@ use scylla::statement::{Consistency, SerialConsistency};
 use serde::{Deserialize, Serialize};
 
 use super::text::{self, Secret};
+use crate::{health, telemetry::QueryText};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -443,6 +444,66 @@ pub struct CoalesceConfig {
 impl Default for CoalesceConfig {
     fn default() -> Self {
         Self { enabled: false, join_within: ms(100), max_flights: 10_000 }
+    }
+}
+
+/// Probes of the nodes, and refusals of what they cannot serve: see [`health`](crate::health). It takes a session: a stack over another leaf
+/// has none. Changing any of it needs a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct HealthConfig {
+    /// Whether nodes are probed, and the layer is there. Default true.
+    pub enabled: bool,
+    /// `refuse` or `report_only`: what is done with a request that cannot be served. Default `refuse`.
+    #[serde(with = "text::health_mode")]
+    pub mode: health::Mode,
+    /// The time between the probes of a node. Default 5 s.
+    #[serde(with = "text::duration")]
+    pub interval: Duration,
+    /// How long a probe may take. Default 1 s.
+    #[serde(with = "text::duration")]
+    pub timeout: Duration,
+    /// Failed probes in a row after which a node is down. Default 2.
+    pub down_after: u32,
+    /// Good probes in a row after which a node is better. Default 2.
+    pub up_after: u32,
+    /// How long a node stays as it is before it is better. Default 5 s.
+    #[serde(with = "text::duration")]
+    pub minimum_stay: Duration,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            mode: health::Mode::Refuse,
+            interval: s(5),
+            timeout: s(1),
+            down_after: 2,
+            up_after: 2,
+            minimum_stay: s(5),
+        }
+    }
+}
+
+/// Metrics and spans of operations: see [`telemetry`](crate::telemetry). Changing any of it needs a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TelemetryConfig {
+    /// Whether the layer is there. Default true.
+    pub enabled: bool,
+    /// Operations, each a verb on a table, with metrics of their own. Default 1,000.
+    pub max_operations: usize,
+    /// `off`, `without_literals` or `with_literals`: what spans tell of a statement's text. Default `off`.
+    #[serde(with = "text::query_text")]
+    pub query_text: QueryText,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { enabled: true, max_operations: 1_000, query_text: QueryText::Off }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use crate::{health, telemetry::QueryText};
 use palisade::{breaker, throttle};
 use scylla::statement::{Consistency, SerialConsistency};
 use serde::{Deserialize, Deserializer, Serializer, de};
@@ -153,6 +154,23 @@ by_name! {
         "on" => super::throttle::Mode::On,
         "observing" => super::throttle::Mode::Observing,
         "off" => super::throttle::Mode::Off,
+    }
+}
+
+by_name! {
+    /// What is done with what cannot be served.
+    health_mode: crate::health::Mode {
+        "refuse" => super::health::Mode::Refuse,
+        "report_only" => super::health::Mode::ReportOnly,
+    }
+}
+
+by_name! {
+    /// What a span tells of a statement.
+    query_text: crate::telemetry::QueryText {
+        "off" => super::QueryText::Off,
+        "without_literals" => super::QueryText::WithoutLiterals,
+        "with_literals" => super::QueryText::WithLiterals,
     }
 }
 
