@@ -13,6 +13,8 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
+#[cfg(feature = "stack")]
+mod service;
 mod spans;
 #[cfg(feature = "stack")]
 mod stack;
