@@ -189,3 +189,47 @@ impl<F> fmt::Debug for HealthFuture<F> {
         f.debug_struct("HealthFuture").field("refused", &self.inner.is_none()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn while_no_node_is_down_a_request_passes_without_an_allocation() {
+        let layer = HealthMonitor::detached().layer();
+        let mut service = layer.layer(service_fn(|_: Request| ready(Ok::<_, Error>(()))));
+        let mut requests = vec![Request::text("SELECT a FROM k.t WHERE b = 1"); 100];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let allocated = allocation_counter::measure(|| {
+            while let Some(request) = requests.pop() {
+                assert!(service.poll_ready(&mut cx).is_ready());
+                let mut call = std::pin::pin!(service.call(request));
+                assert!(call.as_mut().poll(&mut cx).is_ready());
+            }
+        });
+        assert_eq!(allocated.count_total, 0);
+    }
+
+    #[test]
+    fn a_refusal_is_the_same_in_a_box() {
+        let refused = || Error::unservable("keyspace k cannot be served at ONE");
+        assert_eq!(refused().kind(), ErrorKind::Unavailable);
+        assert!(!refused().may_have_been_applied());
+        let boxed: BoxError = refused().into();
+        let unboxed = Error::from(boxed);
+        assert_eq!((unboxed.kind(), unboxed.to_string()), (refused().kind(), refused().to_string()));
+    }
+
+    #[test]
+    fn a_share_that_is_none_is_refused_with_what_to_do() {
+        for share in [-0.1, 1.1, f64::NAN] {
+            let error = HealthMonitor::detached().layer().min_share(share).unwrap_err();
+            assert_eq!(error.setting(), "min_share");
+        }
+    }
+}

@@ -39,7 +39,9 @@ impl Metrics {
         self.nodes.retain(|datacenter, gauges| {
             let is_there = counts.contains_key(datacenter);
             if !is_there {
-                gauges.iter().for_each(|gauge| gauge.set(0.0));
+                for gauge in gauges {
+                    gauge.set(0.0);
+                }
             }
             is_there
         });

@@ -71,8 +71,8 @@
 //! nothing was applied. A request passes
 //!
 //! - while no node is down, at the price of one read of an atomic: what a cluster cannot serve even then, it says itself;
-//! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a statement which is
-//!   not prepared;
+//! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a statement that is
+//!   not prepared, or has no bind marker;
 //! - in [`Mode::ReportOnly`], or when the monitor has ended.
 //!
 //! A node counts as up until it is `Down`, so that nothing is refused before the first probes have ended, or on a mere suspicion.
@@ -111,6 +111,8 @@
 //! | `cassandra_health_probe_seconds` | histogram of answers | `datacenter` |
 //! | `cassandra_health_probe_failures_total` | counter | `datacenter`, `error` |
 //! | `cassandra_health_refused_total` | counter | `layer`, `mode` |
+//!
+//! The monitor looks them up once, so install the recorder before it is started.
 //!
 //! # Errors
 //!

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     HealthLayer, HealthMonitorBuilder, Liveness, NodeState, Readiness, Report, Transition, Transitions,
-    outlook::{Outlook, Question, level_name},
+    outlook::{Judgement, Outlook, Question, level_name},
     record::Record,
     schedule::Timing,
     state::Rules,
@@ -77,20 +77,7 @@ impl HealthMonitor {
         cassandra: &Arc<service::Shared>,
         runtime: &Handle,
     ) -> Self {
-        let shared = Arc::new(Shared {
-            settings,
-            cassandra: Arc::downgrade(cassandra),
-            datacenter,
-            outlook: Outlook::new(),
-            records: Mutex::default(),
-            transitions: Mutex::new(Some(broadcast::Sender::new(KEPT))),
-            version: watch::Sender::new(0),
-            stop: watch::Sender::new(false),
-            started: Instant::now(),
-            seen: AtomicU64::new(0),
-            is_running: AtomicBool::new(true),
-            dropped: Arc::default(),
-        });
+        let shared = Arc::new(Shared::new(settings, datacenter, Arc::downgrade(cassandra)));
         let callbacks = Callbacks::start(callbacks, &shared.dropped);
         // So that the nodes are known as soon as this returns.
         let task = task::Task::new(Arc::clone(&shared), callbacks, cassandra);
@@ -158,15 +145,13 @@ impl HealthMonitor {
         let liveness = self.liveness();
         let question = Question { keyspace, consistency, datacenter: datacenter.as_deref() };
         let judgement = self.0.outlook.view().prove(question);
-        let (share, datacenters, problem) = match judgement {
-            Some(judgement) => (judgement.share, judgement.datacenters, judgement.problem),
-            None => {
-                let problem = format!(
-                    "there is no keyspace {keyspace}: create it, or check its name, in which upper and lower case differ"
-                );
-                (0.0, Vec::new(), Some(problem))
-            }
-        };
+        let Judgement { share, datacenters, problem } = judgement.unwrap_or_else(|| Judgement {
+            share: 0.0,
+            datacenters: Vec::new(),
+            problem: Some(format!(
+                "there is no keyspace {keyspace}: create it, or check its name, in which upper and lower case differ"
+            )),
+        });
         let reason = liveness.reason.or(problem);
         Readiness {
             ready: reason.is_none(),
@@ -177,6 +162,19 @@ impl HealthMonitor {
             datacenters,
             reason,
         }
+    }
+
+    /// How much of a keyspace can be served at a consistency level, from 0 to 1, as a [`HealthLayer`] sees it: for decisions that are
+    /// made for each request. `None` if there is no such keyspace, or when the monitor has ended.
+    ///
+    /// A node counts as up until it is `Down`. It costs one read of an atomic while no node is, and the share is then taken to be 1;
+    /// else it is looked up.
+    pub fn share(&self, datacenter: Option<&str>, keyspace: &str, consistency: Consistency) -> Option<f64> {
+        if self.0.outlook.is_clear() {
+            return self.0.is_running().then_some(1.0);
+        }
+        let question = Question { keyspace, consistency, datacenter };
+        self.0.outlook.judge(question).map(|judgement| judgement.share)
     }
 
     /// Whether the monitor itself is at work: for `/health`. Nodes that are down do not change it, since a restart of this process
@@ -227,9 +225,39 @@ impl HealthMonitor {
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0
     }
+
+    /// Of no session, and without a task.
+    #[cfg(test)]
+    pub(super) fn detached() -> Self {
+        let timing = Timing {
+            interval: Duration::from_secs(5),
+            confirm_after: Duration::from_secs(1),
+            jitter: 0.0,
+            concurrency: 1,
+        };
+        let settings = Settings { timing, rules: Rules::default(), timeout: Duration::from_secs(1) };
+        Self(Arc::new(Shared::new(settings, None, Weak::new())))
+    }
 }
 
 impl Shared {
+    fn new(settings: Settings, datacenter: Option<Arc<str>>, cassandra: Weak<service::Shared>) -> Self {
+        Self {
+            settings,
+            cassandra,
+            datacenter,
+            outlook: Outlook::new(),
+            records: Mutex::default(),
+            transitions: Mutex::new(Some(broadcast::Sender::new(KEPT))),
+            version: watch::Sender::new(0),
+            stop: watch::Sender::new(false),
+            started: Instant::now(),
+            seen: AtomicU64::new(0),
+            is_running: AtomicBool::new(true),
+            dropped: Arc::default(),
+        }
+    }
+
     pub(super) fn records(&self) -> MutexGuard<'_, HashMap<Uuid, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -187,7 +187,7 @@ impl View {
         let placement = self.topology.placement(cluster, question.keyspace)?;
         // A datacenter that does not exist has no nodes.
         let near = question.datacenter.map(|name| self.topology.datacenter(name).unwrap_or(usize::MAX));
-        let verdict = judge((*placement).as_ref(), members, question.consistency, near);
+        let verdict = judge(&placement, members, question.consistency, near);
         let name = |datacenter: &usize| self.topology.datacenter_name(*datacenter).to_owned();
         Some(Judgement {
             share: verdict.share,

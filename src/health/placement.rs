@@ -1,23 +1,23 @@
 //! Where are the replicas, by what the driver knows of the cluster?
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use quick_cache::sync::Cache;
 use scylla::{
     cluster::{ClusterState, metadata::Strategy},
     frame::response::result::TableSpec,
+    routing::Token,
 };
-use std::sync::Arc;
 use uuid::Uuid;
 
 use super::servable::{Factors, Placement, Replica, ReplicaSet};
 
-/// Of how many keyspaces it is kept where their replicas are.
-const KEYSPACES: usize = 256;
+/// For how many strategies it is kept where they put the replicas. Most clusters have three or four.
+const STRATEGIES: usize = 32;
 
 /// The nodes and their places on the ring. Everything about replicas goes by indices into it.
 #[derive(Debug)]
@@ -27,7 +27,8 @@ pub(super) struct Topology {
     nodes: Vec<Place>,
     /// Ordered by name.
     datacenters: Vec<String>,
-    placements: Cache<String, Arc<Placed>>,
+    /// The oldest first.
+    placements: Mutex<VecDeque<Placed>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,16 +38,18 @@ pub(super) struct Place {
     pub(super) datacenter: usize,
 }
 
+/// Keyspaces with the same strategy have their replicas in the same places.
 #[derive(Debug)]
 struct Placed {
     strategy: Strategy,
-    placement: Placement,
+    has_tablets: bool,
+    placement: Arc<Placement>,
 }
 
 impl Topology {
     /// Of no nodes at all.
     pub(super) fn empty() -> Self {
-        Self { fingerprint: 0, nodes: Vec::new(), datacenters: Vec::new(), placements: Cache::new(1) }
+        Self { fingerprint: 0, nodes: Vec::new(), datacenters: Vec::new(), placements: Mutex::default() }
     }
 
     pub(super) fn of(cluster: &ClusterState) -> Self {
@@ -71,7 +74,7 @@ impl Topology {
         for (token, node) in cluster.replica_locator().ring().iter() {
             (token.value(), node.host_id).hash(&mut hasher);
         }
-        Self { fingerprint: hasher.finish(), nodes, datacenters, placements: Cache::new(KEYSPACES) }
+        Self { fingerprint: hasher.finish(), nodes, datacenters, placements: Mutex::default() }
     }
 
     /// Whether nodes and ring are the same, so that what was worked out still holds.
@@ -92,32 +95,34 @@ impl Topology {
     }
 
     /// Where the replicas of a keyspace are; `None` if there is no such keyspace.
-    pub(super) fn placement(
-        &self,
-        cluster: &ClusterState,
-        keyspace: &str,
-    ) -> Option<Arc<impl AsRef<Placement> + use<>>> {
+    pub(super) fn placement(&self, cluster: &ClusterState, keyspace: &str) -> Option<Arc<Placement>> {
         let known = cluster.get_keyspace(keyspace)?;
-        if let Some(placed) = self.placements.get(keyspace)
-            && placed.strategy == known.strategy
-        {
-            return Some(placed);
+        let (strategy, has_tablets) = (&known.strategy, known.tablet_based);
+        let is_same = |placed: &&Placed| placed.strategy == *strategy && placed.has_tablets == has_tablets;
+        if let Some(placed) = self.placements().iter().find(is_same) {
+            return Some(Arc::clone(&placed.placement));
         }
-        let placement = match self.factors(&known.strategy) {
+        let placement = match self.factors(strategy) {
             None => Placement::Everywhere,
             Some(factors) => {
-                let sets = if known.tablet_based {
-                    Vec::new()
-                } else {
-                    self.sets(cluster, keyspace, &known.strategy)
-                };
-                // With tablets the driver knows replicas only of what was asked for, and without a ring none at all.
+                // With tablets the driver knows replicas only of what was asked for.
+                let sets = if has_tablets { Vec::new() } else { self.sets(cluster, keyspace, strategy) };
+                // And without a ring none at all.
                 if sets.is_empty() { Placement::Numbers(factors) } else { Placement::Ring(factors, sets) }
             }
         };
-        let placed = Arc::new(Placed { strategy: known.strategy.clone(), placement });
-        self.placements.insert(keyspace.to_owned(), Arc::clone(&placed));
-        Some(placed)
+        let placement = Arc::new(placement);
+        let placed = Placed { strategy: strategy.clone(), has_tablets, placement: Arc::clone(&placement) };
+        let mut placements = self.placements();
+        placements.push_back(placed);
+        if placements.len() > STRATEGIES {
+            placements.pop_front();
+        }
+        Some(placement)
+    }
+
+    fn placements(&self) -> MutexGuard<'_, VecDeque<Placed>> {
+        self.placements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many replicas there are; `None` where that depends on the node, or cannot be known.
@@ -150,7 +155,7 @@ impl Topology {
         // Only with tablets does it depend on the table.
         let table = TableSpec::borrowed(keyspace, "");
         let tokens: Vec<_> = locator.ring().iter().map(|(token, _)| *token).collect();
-        let Some(mut before) = tokens.last().map(|token| token.value()) else { return Vec::new() };
+        let Some(mut before) = tokens.last().map(Token::value) else { return Vec::new() };
         let mut widths: HashMap<Box<[Replica]>, f64> = HashMap::new();
         for token in tokens {
             let replicas = locator.replicas_for_token(token, strategy, None, &table);
@@ -172,12 +177,6 @@ impl Topology {
     }
 }
 
-impl AsRef<Placement> for Placed {
-    fn as_ref(&self) -> &Placement {
-        &self.placement
-    }
-}
-
 fn index(datacenters: &[String], name: &str) -> Option<usize> {
     datacenters.binary_search_by(|known| known.as_str().cmp(name)).ok()
 }
@@ -190,6 +189,7 @@ fn width(after: i64, to: i64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "what is expected is exact")]
 mod tests {
     use super::*;
 

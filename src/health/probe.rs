@@ -4,18 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use palisade::{Class, Classified, Fault, Instant, breaker::CircuitPermit};
 use scylla::{
+    client::session::Session,
     cluster::Node as DriverNode,
     policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy},
     statement::Consistency,
 };
 
-use crate::{error::Error, leaf, nodes::Node, service};
+use crate::{error::Error, leaf, nodes::Node};
 
 /// What has come of a probe.
 #[derive(Debug)]
-pub(super) struct Probed {
-    pub(super) outcome: Result<(), Error>,
-    pub(super) latency: Duration,
+pub(super) enum Probed {
+    /// An answer, or none in time, after so long.
+    Told(Result<(), Error>, Duration),
+    /// Its time was up long before anybody could see: this process has slept, or its threads were busy. That tells nothing of the node.
+    Overslept,
 }
 
 /// Whether a node may be probed now.
@@ -41,7 +44,7 @@ pub(super) fn ask_leave(node: &Node) -> Leave {
 
 /// Asks the node, and no other.
 pub(super) async fn probe(
-    cassandra: Arc<service::Shared>,
+    session: Arc<Session>,
     driver: Arc<DriverNode>,
     node: Arc<Node>,
     permit: Option<CircuitPermit>,
@@ -53,12 +56,12 @@ pub(super) async fn probe(
     let target = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(driver), None);
     statement.set_load_balancing_policy(Some(target));
     let began = Instant::now();
-    let asked = cassandra.session.query_unpaged(statement, ()).await;
+    let asked = session.query_unpaged(statement, ()).await;
     let latency = began.elapsed();
-    drop(cassandra);
     let outcome = match asked.map(drop).map_err(Error::from) {
         // It refuses what we ask, and that is an answer.
         Err(error) if error.class().fault() == Fault::Caller => Ok(()),
+        Err(_) if latency > limit * 2 => return Probed::Overslept,
         outcome => outcome,
     };
     node.probed(&outcome, latency);
@@ -70,5 +73,5 @@ pub(super) async fn probe(
             Err(error) => permit.end(&error.class()),
         }
     }
-    Probed { outcome, latency }
+    Probed::Told(outcome, latency)
 }

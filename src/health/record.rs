@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use palisade::Instant;
+use palisade::{Instant, breaker::CircuitState};
 
 use super::{
     NodeReport, NodeState, Transition,
@@ -119,8 +119,11 @@ impl Record {
         };
         // By the probe the circuit may just have closed.
         let transition = self.on([probe, self.circuit()], now, rules);
-        let is_circuit_waiting = outcome.is_ok() && !self.node.circuit().is_closed();
-        let is_in_doubt = is_circuit_waiting || self.machine.is_in_doubt(rules);
+        let is_in_doubt = match self.node.circuit().state() {
+            // It wants to be told once more.
+            CircuitState::HalfOpen => true,
+            _ => self.machine.is_in_doubt(rules),
+        };
         (transition, if is_in_doubt { Next::Soon } else { Next::Usual })
     }
 

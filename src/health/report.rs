@@ -148,7 +148,7 @@ impl Report {
                 down: count(NodeState::Down),
             });
         }
-        Self { status: Status::of(nodes.iter().map(|node| node.state)), datacenters, nodes, monitor }
+        Self { status: Status::of(&nodes), datacenters, nodes, monitor }
     }
 
     /// The nodes in this state.
@@ -158,11 +158,10 @@ impl Report {
 }
 
 impl Status {
-    fn of(states: impl Iterator<Item = NodeState> + Clone) -> Self {
-        let answers = |state| matches!(state, NodeState::Up | NodeState::Degraded);
-        if !states.clone().any(answers) {
+    fn of(nodes: &[NodeReport]) -> Self {
+        if !nodes.iter().any(|node| matches!(node.state, NodeState::Up | NodeState::Degraded)) {
             Self::Down
-        } else if states.clone().all(|state| state == NodeState::Up) {
+        } else if nodes.iter().all(|node| node.state == NodeState::Up) {
             Self::Healthy
         } else {
             Self::Degraded
@@ -281,7 +280,8 @@ mod tests {
             (&[], Status::Down),
         ];
         for (states, status) in cases {
-            assert_eq!(Status::of(states.iter().copied()), status, "{states:?}");
+            let nodes: Vec<_> = states.iter().map(|state| node("a", 1, *state)).collect();
+            assert_eq!(Status::of(&nodes), status, "{states:?}");
         }
     }
 

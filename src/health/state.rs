@@ -178,6 +178,13 @@ pub(crate) struct Change {
     pub(crate) lasted: Duration,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Never,
+    Open,
+    Lost,
+}
+
 /// The state of one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -189,8 +196,7 @@ pub(crate) struct Machine {
     answers: u32,
     good: u32,
     slow: u32,
-    was_connected: bool,
-    is_connected: bool,
+    connection: Connection,
     is_circuit_open: bool,
     is_failing: bool,
 }
@@ -205,8 +211,7 @@ impl Machine {
             answers: 0,
             good: 0,
             slow: 0,
-            was_connected: false,
-            is_connected: false,
+            connection: Connection::Never,
             is_circuit_open: false,
             is_failing: false,
         }
@@ -275,15 +280,17 @@ impl Machine {
                     (self.good, self.slow) = (self.good.saturating_add(1), 0);
                 }
                 // Whatever the driver says of its pool: the answer came by some connection.
-                (self.was_connected, self.is_connected) = (true, true);
+                self.connection = Connection::Open;
             }
             Event::Failed => {
                 self.failures = self.failures.saturating_add(1);
                 (self.answers, self.good, self.slow) = (0, 0, 0);
             }
-            Event::Connected(true) => (self.was_connected, self.is_connected) = (true, true),
+            Event::Connected(true) => self.connection = Connection::Open,
+            // It may still be on its way.
+            Event::Connected(false) if self.connection == Connection::Never => {}
             Event::Connected(false) => {
-                self.is_connected = false;
+                self.connection = Connection::Lost;
                 (self.answers, self.good, self.slow) = (0, 0, 0);
             }
             Event::CircuitOpen(open) => self.is_circuit_open = open,
@@ -304,7 +311,7 @@ impl Machine {
 
     /// The state that the node would be in if it need not stay in this one, and why.
     fn target(&self, rules: &Rules) -> (NodeState, Cause) {
-        if self.was_connected && !self.is_connected {
+        if self.connection == Connection::Lost {
             return (NodeState::Down, Cause::Disconnected);
         }
         if self.failures >= rules.down_after {

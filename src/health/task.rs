@@ -141,7 +141,7 @@ impl Task {
         self.shared.version.send_modify(|version| *version += 1);
     }
 
-    fn begin_probes(&mut self, cassandra: &Arc<service::Shared>, now: Instant) {
+    fn begin_probes(&mut self, cassandra: &service::Shared, now: Instant) {
         while let Some(host_id) = self.schedule.begin(now) {
             let table = cassandra.nodes.table();
             let Some(known) = table.find(host_id) else {
@@ -156,8 +156,9 @@ impl Task {
                     continue;
                 }
             };
+            // Of all that the session's users share it holds the session alone, so that it is seen when they are gone.
             let probe = probe(
-                Arc::clone(cassandra),
+                Arc::clone(&cassandra.session),
                 Arc::clone(&known.driver),
                 Arc::clone(&known.node),
                 permit,
@@ -170,18 +171,21 @@ impl Task {
 
     fn end_probe(&mut self, ended: Result<(Id, Probed), JoinError>, now: Instant) {
         let (id, probed) = match ended {
-            Ok((id, probed)) => (id, Some(probed)),
+            Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%error, "a health probe has not come to its end; the node is probed again");
-                (error.id(), None)
+                (error.id(), Probed::Overslept)
             }
         };
         let Some(host_id) = self.asked.remove(&id) else { return };
+        let Probed::Told(outcome, latency) = probed else {
+            return self.schedule.end(&host_id, Next::Soon, now, fastrand::f64());
+        };
         let shared = Arc::clone(&self.shared);
         let mut records = shared.records();
         let typical = typical(&records, host_id);
         let (mut transition, mut next) = (None, Next::Usual);
-        if let (Some(record), Some(Probed { outcome, latency })) = (records.get_mut(&host_id), probed) {
+        if let Some(record) = records.get_mut(&host_id) {
             match &outcome {
                 Ok(()) => self.metrics.answered(&record.datacenter, latency),
                 Err(error) => {

@@ -77,8 +77,8 @@ pub struct Transitions {
 }
 
 impl Transitions {
-    pub(super) fn new(receiver: broadcast::Receiver<Transition>) -> Self {
-        Self { next: ReusableBoxFuture::new(receive(receiver)) }
+    pub(super) fn new(channel: broadcast::Receiver<Transition>) -> Self {
+        Self { next: ReusableBoxFuture::new(receive(channel)) }
     }
 
     /// The next transition, or how many were missed; `None` when the monitor has ended. Dropping the future loses nothing.
@@ -88,10 +88,10 @@ impl Transitions {
 }
 
 async fn receive(
-    mut receiver: broadcast::Receiver<Transition>,
+    mut channel: broadcast::Receiver<Transition>,
 ) -> (Result<Transition, RecvError>, broadcast::Receiver<Transition>) {
-    let received = receiver.recv().await;
-    (received, receiver)
+    let received = channel.recv().await;
+    (received, channel)
 }
 
 impl Stream for Transitions {
@@ -99,8 +99,8 @@ impl Stream for Transitions {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let (received, receiver) = ready!(this.next.poll(cx));
-        this.next.set(receive(receiver));
+        let (received, channel) = ready!(this.next.poll(cx));
+        this.next.set(receive(channel));
         Poll::Ready(match received {
             Ok(transition) => Some(Ok(transition)),
             Err(RecvError::Lagged(missed)) => Some(Err(Missed(missed))),

@@ -125,7 +125,7 @@ pub use self::{
     future::TelemetryFuture,
     layer::{TelemetryBuilder, TelemetryLayer},
     name::OperationName,
-    node::{NodeMetrics, NodeState},
+    node::NodeMetrics,
     service::Telemetry,
     text::QueryText,
 };

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::OnceLock, time::Duration};
 use metrics::{Gauge, Label};
 
 use super::{ATTEMPT_ACTIVE, ATTEMPT_DURATION, NODE_STATE, durations::Durations};
-use crate::error::ErrorKind;
+use crate::{error::ErrorKind, nodes::Availability};
 
 /// The metrics of the attempts at one node, for whoever makes them. Each is looked up at its first use, and kept.
 ///
@@ -19,10 +19,10 @@ use crate::error::ErrorKind;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_cassandra::telemetry::{NodeMetrics, NodeState};
+/// use tower_cassandra::{nodes::Availability, telemetry::NodeMetrics};
 ///
 /// let node = NodeMetrics::new(([127, 0, 0, 1], 9042).into(), Some("dc1"));
-/// node.state(NodeState::Up);
+/// node.state(Availability::Up);
 /// node.in_flight(1);
 /// node.answered(Duration::from_millis(2));
 /// node.in_flight(-1);
@@ -31,33 +31,12 @@ pub struct NodeMetrics {
     labels: Vec<Label>,
     durations: Durations,
     in_flight: OnceLock<Gauge>,
-    states: OnceLock<[Gauge; NodeState::ALL.len()]>,
+    states: OnceLock<[Gauge; STATES.len()]>,
 }
 
-/// Whether a node is made use of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NodeState {
-    /// It is.
-    Up,
-    /// It has failed too often, and is asked only where no other is left.
-    Ejected,
-    /// There is no connection to it.
-    Down,
-}
-
-impl NodeState {
-    const ALL: [Self; 3] = [Self::Up, Self::Ejected, Self::Down];
-
-    /// The state as a metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Ejected => "ejected",
-            Self::Down => "down",
-        }
-    }
-}
+/// The states of a node, each with its label.
+const STATES: [(Availability, &str); 3] =
+    [(Availability::Up, "up"), (Availability::Ejected, "ejected"), (Availability::Down, "down")];
 
 /// The `error.type` of an attempt that nobody waited for any more.
 const ABANDONED: &str = "abandoned";
@@ -99,14 +78,14 @@ impl NodeMetrics {
     }
 
     /// The node is in this state now.
-    pub fn state(&self, now: NodeState) {
-        let look_up = |state: NodeState| {
+    pub fn state(&self, now: Availability) {
+        let look_up = |(_, state)| {
             let mut labels = self.labels.clone();
-            labels.push(Label::from_static_parts("cassandra.node.state", state.as_str()));
+            labels.push(Label::from_static_parts("cassandra.node.state", state));
             metrics::gauge!(NODE_STATE, labels)
         };
-        let gauges = self.states.get_or_init(|| NodeState::ALL.map(look_up));
-        for (state, gauge) in NodeState::ALL.iter().zip(gauges) {
+        let gauges = self.states.get_or_init(|| STATES.map(look_up));
+        for ((state, _), gauge) in STATES.iter().zip(gauges) {
             gauge.set(if *state == now { 1.0 } else { 0.0 });
         }
     }

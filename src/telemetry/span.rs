@@ -150,6 +150,8 @@ mod tests {
         let at = |millis: u64, outcome| Attempt {
             kind: Kind::Read,
             node: None,
+            host_id: None,
+            passed_over: Vec::new(),
             started: began + Duration::from_millis(millis),
             outcome,
         };

@@ -27,7 +27,8 @@ use super::*;
 use crate::{
     error::{Error, ErrorKind},
     idempotence::analyze,
-    ledger::Ledger,
+    ledger::{AttemptGuard, Ledger},
+    nodes::{Availability, Nodes, Rules},
     request::{Kind, Request},
     response::Response,
 };
@@ -76,9 +77,8 @@ impl Seen {
     /// The labels of all series of a metric, in order.
     fn series(&self, metric: &str) -> Vec<Vec<(&str, &str)>> {
         let of = self.0.iter().filter(|series| series.metric == metric);
-        let pairs =
-            |series: &'_ OneSeries| series.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let mut series: Vec<Vec<_>> = of.map(pairs).collect();
+        let mut series: Vec<Vec<_>> =
+            of.map(|series| series.labels.iter().map(|(key, value)| (&**key, &**value)).collect()).collect();
         series.sort();
         series
     }
@@ -269,8 +269,8 @@ fn the_metrics_of_a_node_tell_how_its_attempts_end_and_what_state_it_is_in() {
         node.in_flight(-1);
         node.failed(ErrorKind::Overloaded, Duration::from_millis(3));
         node.abandoned(Duration::from_millis(300));
-        node.state(NodeState::Up);
-        node.state(NodeState::Ejected);
+        node.state(Availability::Up);
+        node.state(Availability::Ejected);
     });
     let base =
         [("cassandra.coordinator.dc", "dc1"), ("server.address", "127.0.0.1"), ("server.port", "9042")];
@@ -303,7 +303,7 @@ fn all_metrics_are_described_with_their_units() {
         let node = NodeMetrics::new(([127, 0, 0, 1], 9042).into(), None);
         node.answered(Duration::ZERO);
         node.in_flight(1);
-        node.state(NodeState::Down);
+        node.state(Availability::Down);
     });
     for (key, unit, description, _) in recorder.snapshotter().snapshot().into_vec() {
         let name = key.key().name();
@@ -402,6 +402,10 @@ fn a_span_tells_what_was_asked_for_and_how_it_ended() {
     assert_eq!(ends, [(None, None), (Some("timeout"), error), (Some("cancelled"), error)]);
 }
 
+fn begin(ledger: &Arc<Ledger>, kind: Kind) -> AttemptGuard {
+    ledger.begin(kind, None, &Nodes::new(Rules::default()))
+}
+
 #[test]
 fn a_failed_operation_names_the_code_of_the_server_and_the_node_that_was_asked_last() {
     let layer = TelemetryLayer::new();
@@ -414,16 +418,16 @@ fn a_failed_operation_names_the_code_of_the_server_and_the_node_that_was_asked_l
         use scylla::observability::history::HistoryListener;
         let ledger: &Arc<Ledger> = request.ledger();
         for last in [2, 3] {
-            let mut attempt = ledger.begin(Kind::Read);
-            let driver = attempt.work(|| ledger.log_request_start());
-            ledger.log_attempt_start(driver, None, ([127, 0, 0, last], 9042).into());
+            let mut attempt = begin(ledger, Kind::Read);
+            let node = ([127, 0, 0, last], 9042).into();
+            attempt.work(|| ledger.log_attempt_start(ledger.log_request_start(), None, node));
             attempt.end::<()>(&Err(overloaded()));
         }
         ready(Err::<Response, _>(overloaded()))
     });
     let request = Request::text(SELECT);
     // A step that came before is none of this operation's.
-    request.ledger().begin(Kind::Prepare).end(&Ok(()));
+    begin(request.ledger(), Kind::Prepare).end(&Ok(()));
     let spans = spans(|| assert!(call(&mut layer.layer(asks), request).is_ready()));
     let [span] = &spans[..] else { panic!("{spans:?}") };
     for (field, value) in [

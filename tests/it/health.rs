@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade::{Classified, Fault};
+use palisade::{Classified, Fault, box_errors};
 use scylla::statement::Consistency;
-use tower::ServiceBuilder;
+use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_cassandra::{
-    Cassandra, Client, ErrorKind, Statement,
+    Cassandra, Client, Error, ErrorKind, Request, Statement,
     health::{Cause, HealthMonitor, HealthMonitorBuilder, Mode, NodeState, Transition, Transitions, WarmUp},
 };
 
@@ -154,8 +154,12 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     let bare = Client::new(cassandra.clone());
     create_keyspace(&bare, "alone", 1).await;
     bare.query("CREATE TABLE IF NOT EXISTS alone.t (k int PRIMARY KEY)").await.unwrap();
+    let pair = "CREATE KEYSPACE IF NOT EXISTS pair WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 2}";
+    bare.query(pair).await.unwrap();
     let monitor = settings().start(&cassandra).unwrap();
     monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let request = cassandra.session().prepare("SELECT v FROM faults.t WHERE k = ?").await.unwrap();
+    let request = Request::bound(request.bind(&(1,)).unwrap()).with_consistency(Consistency::Quorum);
     let guarded = |layer| Client::new(ServiceBuilder::new().layer(layer).service(cassandra.clone())).boxed();
     let (refusing, reporting) = (guarded(monitor.layer()), guarded(monitor.layer().mode(Mode::ReportOnly)));
     let quorum = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
@@ -163,7 +167,9 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     refusing.execute(quorum(), (1,)).await.unwrap();
     reporting.execute(quorum(), (1,)).await.unwrap();
     let ready = |keyspace, level| monitor.readiness(keyspace, level);
-    for (keyspace, level) in [("faults", Consistency::All), ("alone", Consistency::Quorum)] {
+    for (keyspace, level) in
+        [("faults", Consistency::All), ("alone", Consistency::Quorum), ("pair", Consistency::EachQuorum)]
+    {
         assert!(ready(keyspace, level).ready, "{:?}", ready(keyspace, level));
     }
     let unknown = ready("Faults", Consistency::One);
@@ -181,13 +187,23 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
         let alone = ready("alone", Consistency::One);
         assert!(!alone.ready && alone.share > 0.1 && alone.share < 0.9, "{alone:?}");
         assert!(alone.reason.as_ref().unwrap().contains(&first.to_string()), "{alone:?}");
+        assert!(ready("pair", Consistency::LocalOne).ready);
+        let pair = ready("pair", Consistency::LocalQuorum);
+        assert!(!pair.ready && pair.share > 0.1 && pair.share < 0.9, "{pair:?}");
+        assert!(
+            pair.reason.as_ref().unwrap().contains("1 of 2 replicas are up in datacenter dc1"),
+            "{pair:?}"
+        );
+        assert!(ready("system", Consistency::All).ready, "each node has its own");
+        assert_eq!(monitor.share(None, "alone", Consistency::One), Some(alone.share));
+        assert_eq!(monitor.share(Some("dc1"), "faults", Consistency::LocalQuorum), Some(1.0));
         // It may be about what can be served.
         refusing.execute(quorum(), (1,)).await.unwrap();
 
         let _paused_too = ring.cluster.paused(3).unwrap();
         until_state(&monitor, second, NodeState::Down, Duration::from_secs(10)).await;
         let readiness = ready("faults", Consistency::Quorum);
-        assert!(!readiness.ready && readiness.share == 0.0, "{readiness:?}");
+        assert!(!readiness.ready && readiness.share < 1e-9, "{readiness:?}");
         assert!(ready("faults", Consistency::One).ready);
 
         let began = Instant::now();
@@ -209,6 +225,17 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
         assert!(down.iter().all(|node| text.contains(node)), "{text}");
         assert_eq!(readiness.reason, Some(text));
         refusing.execute(one().timeout(Duration::from_secs(5)), (1,)).await.unwrap();
+        // Whoever is refused holds no place of those below, and a boxed error is the same one.
+        let limited = ServiceBuilder::new()
+            .layer(monitor.layer())
+            .layer(box_errors())
+            .concurrency_limit(1)
+            .service(cassandra.clone());
+        let (mut refused, mut other) = (limited.clone(), limited);
+        let boxed = refused.ready().await.unwrap().call(request.clone()).await.unwrap_err();
+        assert_eq!(Error::from(boxed).to_string(), readiness.reason.clone().unwrap());
+        let free = tokio::time::timeout(Duration::from_secs(1), other.ready()).await;
+        free.expect("a place that is given back").unwrap();
         let passed = reporting.execute(quorum().timeout(Duration::from_millis(300)), (1,)).await.unwrap_err();
         assert!(!passed.class().is_refused_here(), "{passed}");
     }
@@ -220,7 +247,7 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
 async fn a_session_is_warm_when_its_nodes_have_answered_and_the_error_names_those_that_have_not() {
     let Some(ring) = ring().await else { return };
     let cassandra = ring.session().await;
-    let _paused = ring.cluster.paused(1).unwrap();
+    let paused = ring.cluster.paused(1).unwrap();
     let monitor = settings().start(&cassandra).unwrap();
     let quorum = WarmUp::quorum();
     monitor.warm_up_by(&quorum, Duration::from_secs(10)).await.unwrap();
@@ -230,7 +257,7 @@ async fn a_session_is_warm_when_its_nodes_have_answered_and_the_error_names_thos
         address(&ring, 1)
     );
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Connect, expected));
-    drop(_paused);
+    drop(paused);
     monitor.warm_up(Duration::from_secs(20)).await.unwrap();
 }
 

@@ -19,4 +19,5 @@ mod spans;
 #[cfg(feature = "stack")]
 mod stack;
 mod storm;
+mod telemetry;
 mod types;

@@ -24,10 +24,10 @@ use crate::proxy::Proxied;
 
 /// Spans that have ended, by name, each with its fields.
 #[derive(Clone, Default)]
-struct Ended(Arc<Mutex<Vec<(&'static str, Fields)>>>);
+pub(crate) struct Ended(pub(crate) Arc<Mutex<Vec<(&'static str, Fields)>>>);
 
 #[derive(Clone, Debug, Default)]
-struct Fields(HashMap<&'static str, String>);
+pub(crate) struct Fields(pub(crate) HashMap<&'static str, String>);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {

@@ -1,3 +1,5 @@
+#![expect(clippy::float_cmp, reason = "what is expected is exact")]
+
 use Consistency::{
     All, Any, EachQuorum, LocalOne, LocalQuorum, LocalSerial, One, Quorum, Serial, Three, Two,
 };
