@@ -45,7 +45,7 @@ pub(crate) enum Operation {
     Count(i32),
 }
 
-/// Which datacenter is used, and which one in its place.
+/// Which datacenter requests stay in, as long as it serves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
     pub(crate) local: &'static str,
@@ -111,6 +111,7 @@ impl Target {
             profile = profile.speculative_execution_policy(Some(Arc::new(policy)));
         }
         if let Some(site) = site {
+            // It may do by itself what the stack does, with a consistency that silently means the other datacenter.
             let policy = DefaultPolicy::builder().prefer_datacenter(site.local.to_owned());
             profile = profile.load_balancing_policy(policy.permit_dc_failover(true).build());
         }
