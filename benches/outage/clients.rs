@@ -25,7 +25,7 @@ use scylla::{
 use tokio::task_local;
 use tower::Service;
 use tower_cassandra::{
-    BoxStack, BoxStackFuture, Client, Error, Request, Response, StandardStack, Statement,
+    BoxStack, BoxStackFuture, Client, Error, Request, Response, Statement,
     ledger::{Ledger, Outcome},
 };
 
@@ -76,7 +76,7 @@ impl Kind {
 #[derive(Clone)]
 pub(crate) enum Target {
     Driver(Arc<Driver>),
-    Stack { client: Client<Seen>, consistency: Consistency, stack: StandardStack },
+    Stack { client: Client<Seen>, consistency: Consistency },
 }
 
 pub(crate) struct Driver {
@@ -102,7 +102,7 @@ impl Target {
         if kind == Kind::Stack {
             let stack = stack(points, site).await.expect("a session");
             let client = Client::new(Seen(stack.client().stack().clone()));
-            return Self::Stack { client, consistency, stack };
+            return Self::Stack { client, consistency };
         }
         let mut profile = ExecutionProfile::builder();
         if kind == Kind::Speculative {
@@ -132,7 +132,7 @@ impl Target {
     pub(crate) async fn call(&self, operation: Operation) -> Answer {
         match self {
             Self::Driver(driver) => driver.call(operation).await,
-            Self::Stack { client, consistency, .. } => call_stack(client, *consistency, operation).await,
+            Self::Stack { client, consistency } => call_stack(client, *consistency, operation).await,
         }
     }
 }
