@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use scylla::client::session::Session;
+use scylla::{client::session::Session, statement::Consistency};
 use tower::Service;
 use tracing::Span;
 
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) datacenter: Option<Arc<str>>,
-    // Whether a policy of ours chooses the nodes.
+    /// Whether a policy of ours chooses the nodes, so that a request can name its datacenter.
     pub(crate) is_routed: bool,
 }
 
@@ -91,6 +91,15 @@ impl Cassandra {
     /// The datacenter that requests stay in, if one is named.
     pub fn datacenter(&self) -> Option<&str> {
         self.shared.datacenter.as_deref()
+    }
+
+    /// The consistency level of requests that do not set their own.
+    pub fn consistency(&self) -> Consistency {
+        self.shared.session.get_default_execution_profile_handle().to_profile().get_consistency()
+    }
+
+    pub(crate) fn is_routed(&self) -> bool {
+        self.shared.is_routed
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -6,6 +6,7 @@ mod client;
 mod cluster;
 mod composition;
 mod connect;
+mod failover;
 mod faults;
 mod health;
 mod idempotence;
@@ -13,7 +14,11 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
+#[cfg(feature = "stack")]
+mod service;
 mod spans;
+#[cfg(feature = "stack")]
+mod stack;
 mod storm;
 mod telemetry;
 mod types;

@@ -64,6 +64,17 @@ fn with_three_replicas_each_node_that_is_down_costs_the_levels_that_need_it() {
 }
 
 #[test]
+fn half_of_the_replicas_are_no_quorum() {
+    for (picture, share) in [("uuud", 1.0), ("uudd", 0.0)] {
+        let members = members(picture);
+        let placement = ring(one_datacenter(4), &members, &[&[0, 1, 2, 3]]);
+        for level in [Quorum, LocalQuorum, EachQuorum, Serial, LocalSerial] {
+            assert_eq!(judge(&placement, &members, level, None).share, share, "{picture} {level:?}");
+        }
+    }
+}
+
+#[test]
 fn a_single_replica_that_is_down_takes_its_ranges_with_it_and_no_others() {
     let members = members("uudu");
     let placement = ring(one_datacenter(1), &members, &[&[0], &[1], &[2], &[3]]);
