@@ -17,9 +17,8 @@ pub(crate) fn keyspace(cql: &str) -> Option<Cow<'_, str>> {
         Token::Word(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
             Some(name.to_ascii_lowercase().into())
         }
-        Token::Word(name) => Some(name.into()),
         Token::Quoted(name) if name.contains('"') => Some(name.replace("\"\"", "\"").into()),
-        Token::Quoted(name) => Some(name.into()),
+        Token::Word(name) | Token::Quoted(name) => Some(name.into()),
         _ => None,
     }
 }
