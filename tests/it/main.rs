@@ -13,6 +13,7 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
+mod routing;
 mod spans;
 mod storm;
 mod telemetry;
