@@ -328,7 +328,10 @@ impl Node {
         self.begin_slowly(now);
     }
 
+    /// How fast it was before it went says nothing of it now.
     fn begin_slowly(&self, now: Instant) {
+        self.hot.latency.forget();
+        self.hot.at_least.forget();
         self.hot.returned.store(self.nanos(now) + 1, Relaxed);
     }
 
@@ -340,7 +343,10 @@ impl Node {
             Err(error) if said(error.kind()) != Said::Something => {
                 self.hot.at_least.at_least(nanos(latency), self.nanos(now));
             }
-            _ => self.answered(Some(latency), now),
+            _ => {
+                self.answered(Some(latency), now);
+                self.hot.at_least.halve(self.nanos(now));
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! The crate against a real Cassandra.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "stack")]
+#[cfg(feature = "stack")]
+
 mod bad_input;
 mod client;
 mod cluster;
@@ -14,10 +17,9 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
-#[cfg(feature = "stack")]
+mod routing;
 mod service;
 mod spans;
-#[cfg(feature = "stack")]
 mod stack;
 mod storm;
 mod telemetry;
