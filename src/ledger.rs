@@ -38,7 +38,7 @@ use crate::{
     error::{Error, ErrorKind},
     nodes::{Node, Nodes},
     request::Kind,
-    routing::{Current, with_current},
+    routing::current::{self, Current},
 };
 
 /// How many attempts a ledger keeps. Of more it forgets the oldest that succeeded, or else the oldest but the first few.
@@ -331,7 +331,7 @@ const NONE: usize = usize::MAX;
 /// node that an attempt is really sent to.
 impl HistoryListener for Ledger {
     fn log_request_start(&self) -> RequestId {
-        RequestId(with_current(|current| current.map_or(NONE, |current| current.number())))
+        RequestId(current::number().unwrap_or(NONE))
     }
 
     fn log_request_success(&self, _: RequestId) {}
@@ -343,11 +343,7 @@ impl HistoryListener for Ledger {
     }
 
     fn log_attempt_start(&self, attempt: RequestId, _: Option<SpeculativeId>, node: SocketAddr) -> AttemptId {
-        with_current(|current| {
-            if let Some(current) = current.filter(|current| current.number() == attempt.0) {
-                current.asks(node);
-            }
-        });
+        current::asks(attempt.0, node);
         AttemptId(0)
     }
 

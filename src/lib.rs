@@ -3,6 +3,7 @@
 mod batch;
 mod client;
 mod connect;
+mod cql;
 mod error;
 pub mod failover;
 pub mod health;
@@ -16,7 +17,10 @@ pub mod request;
 mod response;
 pub mod routing;
 mod service;
+#[cfg(feature = "stack")]
+pub mod stack;
 mod statement;
+pub mod telemetry;
 mod timeouts;
 mod timestamp;
 #[cfg(feature = "rustls")]
@@ -30,18 +34,21 @@ pub mod layers {
 /// The driver, whose types appear in this crate's interface: consistency levels, values, rows.
 pub use scylla;
 
+#[cfg(feature = "stack")]
+pub use self::stack::{StackConfig, StandardStack};
 #[cfg(feature = "rustls")]
 pub use self::tls::Tls;
 pub use self::{
     batch::Batch,
-    client::{BoxClient, Client},
+    client::{BoxClient, BoxStack, BoxStackFuture, Client},
     connect::CassandraBuilder,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, HasErrorKind},
     ledger::Ledger,
     prepared::Prepared,
     request::{Kind, ReadKey, Request},
     response::Response,
     service::{Cassandra, ResponseFuture},
     statement::Statement,
+    telemetry::{OperationName, TelemetryLayer},
     timeouts::Timeouts,
 };

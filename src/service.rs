@@ -9,7 +9,7 @@ use std::{
 
 use scylla::{client::session::Session, statement::Consistency};
 use tower::Service;
-use tracing::{Span, field};
+use tracing::Span;
 
 use crate::{
     connect::CassandraBuilder,
@@ -22,6 +22,7 @@ use crate::{
     request::Request,
     response::Response,
     routing::Routing,
+    telemetry,
 };
 
 /// A session with a cluster, as a [`tower::Service`].
@@ -121,13 +122,7 @@ impl Service<Request> for Cassandra {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        let span = tracing::debug_span!(
-            "cassandra.attempt",
-            kind = request.kind().as_str(),
-            node = field::Empty,
-            datacenter = request.datacenter().map(|name| &**name),
-            error = field::Empty,
-        );
+        let span = telemetry::attempt_span(&request);
         let attempt =
             request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
@@ -158,12 +153,7 @@ impl Future for ResponseFuture {
         let span = this.span.enter();
         let outcome = ready!(this.attempt.work(|| this.work.poll(cx)));
         if !this.span.is_disabled() {
-            if let Some(node) = this.attempt.address() {
-                this.span.record("node", field::display(node));
-            }
-            if let Err(error) = &outcome {
-                this.span.record("error", error.kind().as_str());
-            }
+            telemetry::record_attempt(&this.span, this.attempt.address(), this.attempt.node(), &outcome);
         }
         drop(span);
         this.attempt.end(&outcome);

@@ -10,7 +10,7 @@ use crate::{
     ground::{Ground, key},
     harness::Bars,
     load::Load,
-    report::{millis, number, percentile},
+    report::{number, percentile, seconds},
 };
 
 /// One node is enough for an answer: the first that is back.
@@ -49,15 +49,14 @@ pub(crate) fn run(ground: &Ground, bars: &mut Bars) {
         let failed: Vec<_> = run.between(outage.began + FOUND_OUT, outage.ended).errors().collect();
         let took = percentile(failed.iter().map(|(sample, _)| sample.took).collect(), 990);
         let unnamed = failed.iter().filter(|(_, failure)| failure.nodes.is_empty()).count();
-        let back = run
-            .first_answer_since(outage.began)
-            .map_or(f64::INFINITY, |first| millis(first.saturating_sub(outage.ended)) / 1e3);
-        let last = run.since(outage.ended).errors().map(|(sample, _)| sample.due + sample.took).max();
+        let since = |moment: Duration| moment.saturating_sub(outage.ended);
+        let back = seconds(run.first_answer_since(outage.ended).map(since));
+        let last = run.since(outage.ended).errors().map(|(sample, _)| since(sample.due + sample.took)).max();
         println!(
-            "    {} calls failed while all were down, p99 {took:.1} ms, {unnamed} of them without a node in the error; first answer \
-             {back:.2} s after the first node's, last error {:.2} s after it",
+            "    {} calls failed while all were down, p99 {took:.1} ms, {unnamed} of them without a node in the error; since a node \
+             answers: first answer after {back:.2} s, last error after {:.2} s",
             failed.len(),
-            last.map_or(0.0, |last| millis(last.saturating_sub(outage.ended)) / 1e3)
+            last.unwrap_or_default().as_secs_f64(),
         );
         if kind == Kind::Stack {
             bars.at_most("all_gone_failed_p99_ms", took, 100.0);

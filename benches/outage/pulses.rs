@@ -24,15 +24,15 @@ pub(crate) fn run(ground: &Ground, bars: &mut Bars) {
         ground.through(kind, Consistency::LocalOne, LOAD, |clock| clock.sleep_until(LASTS));
     }
     println!("  with pulses");
-    let [bare, _, stack] = Kind::ALL.map(|kind| {
+    let [driver, _, stack] = Kind::ALL.map(|kind| {
         let pulsing = |clock: &_| pulse(&ground.cluster, PULSING, EACH, clock, LASTS);
         ground.through(kind, Consistency::LocalOne, LOAD, pulsing).0
     });
-    let ratio = |permille| stack.all().percentile(permille) / bare.all().percentile(permille);
+    let ratio = |permille| stack.all().percentile(permille) / driver.all().percentile(permille);
     let served = |run: &Run| 100.0 * run.all().share_of(&[ground.cluster.address(PULSING)]);
     println!(
         "  the slow node answers {:.0} % of the bare driver, {:.0} % of the stack",
-        served(&bare),
+        served(&driver),
         served(&stack)
     );
     bars.at_most("pulses_errors", number(stack.all().errors().count() + stack.lost()), 0.0);

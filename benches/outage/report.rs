@@ -34,6 +34,18 @@ impl Run {
         View { samples: &self.samples[at(from)..at(to).max(at(from))] }
     }
 
+    /// The requests since this moment, in pieces of this length, each with how long after the moment it ended.
+    pub(crate) fn windows(
+        &self,
+        from: Duration,
+        length: Duration,
+    ) -> impl Iterator<Item = (Duration, View<'_>)> {
+        let end = self.samples.last().map_or(Duration::ZERO, |sample| sample.due);
+        let ends =
+            (1..=u32::MAX).map(move |count| length * count).take_while(move |after| from + *after <= end);
+        ends.map(move |after| (after, self.between(from + after.saturating_sub(length), from + after)))
+    }
+
     pub(crate) fn since(&self, from: Duration) -> View<'_> {
         self.between(from, Duration::MAX)
     }
@@ -141,6 +153,11 @@ pub(crate) fn percentile(mut times: Vec<Duration>, permille: usize) -> f64 {
         .get((times.len() * permille / 1_000).min(times.len().saturating_sub(1)))
         .copied()
         .map_or(0.0, millis)
+}
+
+/// Infinite for what has not come to pass.
+pub(crate) fn seconds(duration: Option<Duration>) -> f64 {
+    duration.map_or(f64::INFINITY, |duration| duration.as_secs_f64())
 }
 
 pub(crate) fn millis(duration: Duration) -> f64 {

@@ -23,6 +23,7 @@ use crate::{
     request::{Kind, Operation, Options, Request, Row},
     response::Response,
     statement::{Source, Statement},
+    telemetry::OperationName,
     timestamp,
 };
 
@@ -73,7 +74,7 @@ where
             },
         };
         let options = self.stamped(statement.options, prepared.kind(), idempotence, prepared.verdict());
-        let mut request = Request::new(operation, prepared.kind())
+        let mut request = Request::new(operation, prepared.kind(), Arc::clone(prepared.name()))
             .with_idempotence(idempotence)
             .with_options(options)
             .into_step_of(ledger, is_first);
@@ -93,7 +94,9 @@ where
     ) -> Result<Request, Error> {
         let analysis = idempotence::analyze(statement.text());
         let verdict = analysis.verdict();
-        let request = Request::of_text(statement.text().into(), &analysis);
+        let keyspace = self.keyspace();
+        let keyspace = keyspace.as_ref().map(|keyspace| keyspace.as_str());
+        let request = Request::of_text(statement.text().into(), &analysis, keyspace);
         let idempotence = idempotence::resolve(statement.idempotent, verdict)?;
         let options = self.stamped(statement.options, request.kind(), idempotence, verdict);
         Ok(request.with_idempotence(idempotence).with_options(options).into_step_of(ledger, true))
@@ -140,7 +143,9 @@ where
         };
         let is_transaction = known.values().any(|prepared| prepared.kind() == Kind::Transaction);
         let kind = if is_transaction { Kind::Transaction } else { Kind::Batch };
-        let request = Request::new(operation, kind)
+        let members = batch.members.iter().filter_map(|member| known.get(member.statement.text()));
+        let name = OperationName::of_batch(members.map(Prepared::operation));
+        let request = Request::new(operation, kind, name)
             .with_idempotence(idempotence)
             .with_options(self.stamped(batch.options, kind, idempotence, verdict))
             .into_step_of(ledger, is_first);
@@ -176,12 +181,21 @@ where
         is_first: bool,
     ) -> Result<Prepared, Error> {
         let options = Options { timeout: options.timeout, priority: options.priority, ..Options::default() };
-        let request = Request::prepare(text).with_options(options).into_step_of(ledger, is_first);
+        let keyspace = self.keyspace();
+        let keyspace = keyspace.as_ref().map(|keyspace| keyspace.as_str());
+        let request = Request::of_preparation(text.into(), keyspace)
+            .with_options(options)
+            .into_step_of(ledger, is_first);
         let (prepared, kept_among) = self.send(request).await?.into_prepared().ok_or_else(|| {
             Error::answer(ErrorKind::Protocol, "the stack answered a request to prepare with something else")
         })?;
         let _ = self.shared.statements.set(kept_among);
         Ok(prepared)
+    }
+
+    /// The session's keyspace, where anything has told it yet.
+    fn keyspace(&self) -> Option<Arc<String>> {
+        self.shared.statements.get()?.keyspace()
     }
 
     fn kept(&self, text: &str) -> Option<Prepared> {

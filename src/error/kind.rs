@@ -1,6 +1,6 @@
 use std::fmt;
 
-use palisade::TimeoutScope;
+use palisade::{Rejection, TimeoutScope};
 
 /// What kind of error an [`Error`](super::Error) is: when it occurs, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +86,14 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// What the refusal of a layer is.
+    pub(super) const fn of(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::TimedOut { scope, .. } => Self::Timeout(*scope),
+            _ => Self::Refused,
+        }
+    }
+
     /// The kind as a metric label or span field.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@ mod kind;
 mod table;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -12,7 +13,7 @@ use palisade::{Class, Classified, ConfigError, Effect, Fault, Idempotence, Rejec
 use scylla::errors::{ExecutionError, NewSessionError, PrepareError, SerializationError};
 use tower::BoxError;
 
-pub use self::kind::ErrorKind;
+pub use self::{kind::ErrorKind, told::HasErrorKind};
 use crate::{idempotence::Contradiction, ledger::Ledger};
 
 /// Whatever can go wrong, the same for every operation.
@@ -226,11 +227,7 @@ impl StdError for Error {
 
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {
-        let kind = match &rejection {
-            Rejection::TimedOut { scope, .. } => ErrorKind::Timeout(*scope),
-            _ => ErrorKind::Refused,
-        };
-        Self::new((kind, rejection.class()), Cause::Rejection(rejection))
+        Self::new((ErrorKind::of(&rejection), rejection.class()), Cause::Rejection(rejection))
     }
 }
 
@@ -303,10 +300,7 @@ fn row_of(error: &(dyn StdError + 'static)) -> table::Row {
         next = error.source();
     }
     match Rejection::find(error) {
-        Some(rejection) => {
-            let ours = Error::from(rejection);
-            (ours.0.kind, ours.0.class)
-        }
+        Some(rejection) => (ErrorKind::of(&rejection), rejection.class()),
         None => (ErrorKind::Other, Class::new(Fault::Server, Effect::Unknown)),
     }
 }

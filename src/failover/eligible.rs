@@ -52,7 +52,7 @@ pub(super) fn level_at(
         return Err(Stays::Serial);
     }
     let mapped = to.level(level).ok_or(Stays::Level(level))?;
-    let keyspace = request.stated_keyspace().or_else(|| source.keyspace().map(Cow::Owned));
+    let keyspace = request.keyspace().map(Cow::Borrowed).or_else(|| source.keyspace().map(Cow::Owned));
     if let Some(keyspace) = keyspace.filter(|keyspace| !source.has_replicas(keyspace, &to.name)) {
         return Err(Stays::NoReplicas { keyspace: keyspace.into_owned() });
     }

@@ -2,11 +2,8 @@
 
 use palisade::Idempotence;
 
-use super::{
-    Reason, Verdict,
-    lexer::{Token, tokens},
-    write::write,
-};
+use super::{Reason, Verdict, write::write};
+use crate::cql::{Subject, Token, subject, tokens};
 
 /// What a statement begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +36,7 @@ pub struct Analysis {
     settled: Verdict,
     pub(super) pending: Vec<Pending>,
     markers: usize,
+    subject: Subject,
 }
 
 /// A bind marker whose type decides.
@@ -89,6 +87,11 @@ impl Analysis {
         self.markers
     }
 
+    /// What it is called, and what it is about.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
     /// Whether it may be applied twice, as far as the text alone tells.
     pub fn verdict(&self) -> Verdict {
         if self.pending.is_empty() {
@@ -120,6 +123,7 @@ impl Analysis {
             settled: Verdict::default(),
             pending: Vec::new(),
             markers: 0,
+            subject: Subject::default(),
         }
     }
 
@@ -151,6 +155,7 @@ pub fn analyze(cql: &str) -> Analysis {
     }
     analysis.may_name_several_keys = tokens.iter().any(|token| token.is_word("IN") || token.is_word("ALLOW"));
     analysis.markers = count_markers(&tokens);
+    analysis.subject = subject(&tokens);
     analysis
 }
 

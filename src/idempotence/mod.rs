@@ -34,8 +34,6 @@
 
 mod analysis;
 mod columns;
-mod keyspace;
-mod lexer;
 mod write;
 
 use std::{error::Error, fmt};
@@ -43,7 +41,7 @@ use std::{error::Error, fmt};
 use palisade::Idempotence;
 
 pub use self::analysis::{Analysis, Verb, analyze};
-pub(crate) use self::{columns::refine, keyspace::keyspace};
+pub(crate) use self::columns::refine;
 
 /// Whether a statement may be applied twice, and what speaks against it.
 ///

@@ -3,8 +3,8 @@
 use super::{
     Reason,
     analysis::{Analysis, Pending, Use, count_markers},
-    lexer::Token,
 };
+use crate::cql::Token;
 
 /// An `INSERT`, `UPDATE` or `DELETE` that has `before` bind markers before it.
 pub(super) fn write(tokens: &[Token<'_>], before: usize, analysis: &mut Analysis) {

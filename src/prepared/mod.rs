@@ -33,6 +33,7 @@ use crate::{
     ledger::Ledger,
     limits::Limits,
     request::{CaptureColumns, Kind},
+    telemetry::OperationName,
 };
 
 /// How long a caller waits for a statement to be prepared on all nodes before it asks a single one.
@@ -50,6 +51,7 @@ pub struct Prepared(Arc<Inner>);
 struct Inner {
     text: Arc<str>,
     kind: Kind,
+    operation: Arc<OperationName>,
     verdict: Verdict,
     columns: Vec<ColumnSpec<'static>>,
     prepared: Instant,
@@ -72,8 +74,12 @@ impl Prepared {
             Err(columns) => (None, columns),
         };
         let analysis = idempotence::analyze(&text);
+        let table = columns.first().map(ColumnSpec::table_spec);
+        let keyspace = session.get_keyspace();
+        let keyspace = keyspace.as_ref().map(|keyspace| keyspace.as_str());
         Self(Arc::new(Inner {
             kind: Kind::of(&analysis),
+            operation: OperationName::of_prepared(&analysis, table, keyspace),
             verdict: idempotence::refine(&analysis, &columns, Some(&session.get_cluster_state())),
             is_single_row: statement
                 .as_ref()
@@ -93,6 +99,15 @@ impl Prepared {
     /// What the statement does.
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// What it is called: its verb, its table, and both in a few words.
+    pub fn operation(&self) -> &OperationName {
+        &self.0.operation
+    }
+
+    pub(crate) fn name(&self) -> &Arc<OperationName> {
+        &self.0.operation
     }
 
     /// Whether the statement may be applied twice, and why not.
@@ -188,6 +203,11 @@ impl Statements {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The session's present keyspace, to which unqualified names belong.
+    pub(crate) fn keyspace(&self) -> Option<Arc<String>> {
+        self.session.get_keyspace()
     }
 
     /// The statement, if it is prepared for the session's present keyspace.

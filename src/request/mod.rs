@@ -24,12 +24,16 @@ mod kind;
 mod options;
 mod row;
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use palisade::{HasDeadline, HasPriority, Idempotence, Instant, Priority, Repeat, Why};
 use scylla::{
     response::PagingState,
-    statement::{Consistency, SerialConsistency, batch, bound::BoundStatement},
+    statement::{
+        Consistency, SerialConsistency,
+        batch::{self, BatchStatement},
+        bound::BoundStatement,
+    },
 };
 
 pub use self::{key::ReadKey, kind::Kind};
@@ -42,6 +46,7 @@ use crate::{
     leaf::configure,
     ledger::Ledger,
     limits::Limits,
+    telemetry::OperationName,
     timestamp,
 };
 
@@ -51,6 +56,7 @@ pub struct Request {
     operation: Operation,
     pub(crate) options: Options,
     kind: Kind,
+    name: Arc<OperationName>,
     idempotence: Idempotence,
     deadline: Option<Instant>,
     ledger: Arc<Ledger>,
@@ -81,11 +87,13 @@ impl Request {
     pub fn text(text: impl Into<Arc<str>>) -> Self {
         let text = text.into();
         let statement = idempotence::analyze(&text);
-        Self::of_text(text, &statement)
+        Self::of_text(text, &statement, None)
     }
 
-    pub(crate) fn of_text(text: Arc<str>, statement: &Analysis) -> Self {
-        Self::new(Operation::Text { text, row: None, page: PagingState::start() }, Kind::of(statement))
+    /// A text whose unqualified names belong to `keyspace`, where that is known.
+    pub(crate) fn of_text(text: Arc<str>, statement: &Analysis, keyspace: Option<&str>) -> Self {
+        let name = OperationName::of_text(statement, keyspace);
+        Self::new(Operation::Text { text, row: None, page: PagingState::start() }, Kind::of(statement), name)
             .judged(statement.verdict())
     }
 
@@ -100,9 +108,9 @@ impl Request {
         let columns = bound.prepared().get_variable_col_specs();
         let verdict = idempotence::refine(&statement, columns.as_slice(), None);
         let has_timestamp = bound.prepared().get_timestamp().is_some();
-        let request =
-            Self::new(Operation::Bound { bound: Arc::new(bound), page: Some(PagingState::start()) }, kind)
-                .judged(verdict);
+        let name = OperationName::of_prepared(&statement, bound.prepared().get_table_spec(), None);
+        let operation = Operation::Bound { bound: Arc::new(bound), page: Some(PagingState::start()) };
+        let request = Self::new(operation, kind, name).judged(verdict);
         if has_timestamp { request.without_timestamp() } else { request }
     }
 
@@ -114,14 +122,20 @@ impl Request {
 
     /// The preparation of a statement. Its response is [`Response::prepared`](crate::Response::prepared).
     pub fn prepare(text: impl Into<Arc<str>>) -> Self {
-        Self::new(Operation::Prepare { text: text.into() }, Kind::Prepare).with_idempotence(Idempotence::Yes)
+        Self::of_preparation(text.into(), None)
     }
 
-    pub(crate) fn new(operation: Operation, kind: Kind) -> Self {
+    pub(crate) fn of_preparation(text: Arc<str>, keyspace: Option<&str>) -> Self {
+        let name = OperationName::of_preparation(&idempotence::analyze(&text), keyspace);
+        Self::new(Operation::Prepare { text }, Kind::Prepare, name).with_idempotence(Idempotence::Yes)
+    }
+
+    pub(crate) fn new(operation: Operation, kind: Kind, name: Arc<OperationName>) -> Self {
         Self {
             operation,
             options: Options::default(),
             kind,
+            name,
             idempotence: Idempotence::Unknown,
             deadline: None,
             ledger: Arc::default(),
@@ -261,6 +275,11 @@ impl Request {
         self.kind
     }
 
+    /// What the operation is called: its verb, its table, and both in a few words.
+    pub fn operation(&self) -> &OperationName {
+        &self.name
+    }
+
     /// Whether the statement may be applied twice.
     pub fn idempotence(&self) -> Idempotence {
         self.idempotence
@@ -269,20 +288,6 @@ impl Request {
     /// The consistency level, if it is not the session's.
     pub fn consistency(&self) -> Option<Consistency> {
         self.options.consistency
-    }
-
-    /// The keyspace that it names, if it does not leave that to the session. Of a batch, that of the first statement.
-    pub(crate) fn stated_keyspace(&self) -> Option<Cow<'_, str>> {
-        let text = || match &self.operation {
-            Operation::Batch { batch, .. } => match batch.statements.first()? {
-                batch::BatchStatement::PreparedStatement(prepared) => Some(prepared.get_statement()),
-                batch::BatchStatement::Query(statement) => Some(&*statement.contents),
-                _ => None,
-            },
-            _ => self.statement(),
-        };
-        // The server tells it by the columns of markers, which not every statement has.
-        self.keyspace().map(Cow::Borrowed).or_else(|| idempotence::keyspace(text()?))
     }
 
     /// A repeat of what counts as a request already.
@@ -296,17 +301,9 @@ impl Request {
         self.datacenter.as_ref()
     }
 
-    /// The keyspace of its table, where the server has told it: that of a prepared statement, or of a batch's first one.
+    /// The keyspace of its table, where that is known.
     pub(crate) fn keyspace(&self) -> Option<&str> {
-        let prepared = match &self.operation {
-            Operation::Bound { bound, .. } => bound.prepared(),
-            Operation::Batch { batch, .. } => match batch.statements.first()? {
-                batch::BatchStatement::PreparedStatement(prepared) => prepared,
-                _ => return None,
-            },
-            Operation::Prepare { .. } | Operation::Text { .. } => return None,
-        };
-        prepared.get_keyspace_name()
+        self.name.keyspace()
     }
 
     /// The consistency level, if it is not the session's: the request's own, or that of a statement of the caller's.
@@ -339,6 +336,19 @@ impl Request {
             Operation::Bound { bound, .. } => Some(bound.prepared().get_statement()),
             Operation::Batch { .. } => None,
         }
+    }
+
+    /// The texts of the statements that it holds.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let members = match &self.operation {
+            Operation::Batch { batch, .. } => batch.statements.as_slice(),
+            _ => &[],
+        };
+        self.statement().into_iter().chain(members.iter().filter_map(|member| match member {
+            BatchStatement::Query(statement) => Some(statement.contents.as_str()),
+            BatchStatement::PreparedStatement(prepared) => Some(prepared.get_statement()),
+            _ => None,
+        }))
     }
 
     /// How many statements it holds: the members of a batch, else 1. What a rate limit may count by.

@@ -14,6 +14,11 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
+#[cfg(feature = "stack")]
+mod service;
 mod spans;
+#[cfg(feature = "stack")]
+mod stack;
 mod storm;
+mod telemetry;
 mod types;

@@ -1,8 +1,10 @@
-//! CQL text as tokens: what matters to the analysis, and nothing more.
+//! CQL text as tokens: what matters here, and nothing more.
+
+use std::ops::Range;
 
 /// A piece of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token<'a> {
+pub(crate) enum Token<'a> {
     /// A keyword or an unquoted name. Keywords and such names know no case.
     Word(&'a str),
     /// A name in double quotes, without them.
@@ -18,11 +20,11 @@ pub(super) enum Token<'a> {
 }
 
 impl Token<'_> {
-    pub(super) fn is_word(&self, keyword: &str) -> bool {
+    pub(crate) fn is_word(&self, keyword: &str) -> bool {
         matches!(self, Self::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
 
-    pub(super) fn is_symbol(&self, symbol: char) -> bool {
+    pub(crate) fn is_symbol(&self, symbol: char) -> bool {
         *self == Self::Symbol(symbol)
     }
 
@@ -37,15 +39,22 @@ impl Token<'_> {
 
 /// The tokens of a statement, or `None` if a string, a quoted name or a comment does not end, or a bind marker has no
 /// name.
-pub(super) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
+pub(crate) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
     let mut tokens = Vec::new();
+    each(cql, |token, _| tokens.push(token))?;
+    Some(tokens)
+}
+
+/// Tells each token of a statement, and where it stands. See [`tokens`].
+pub(super) fn each<'a>(cql: &'a str, mut tell: impl FnMut(Token<'a>, Range<usize>)) -> Option<()> {
+    let mut last: Option<Token<'_>> = None;
     let mut rest = cql;
     // How many braces are open: in them, a colon after an operand parts a key from its value.
     let mut braces = 0_usize;
     loop {
         rest = skip_blank(rest)?;
         let Some(first) = rest.chars().next() else {
-            return Some(tokens);
+            return Some(());
         };
         let (token, length) = match first {
             '\'' => (Token::Text, quoted(rest, '\'')?),
@@ -55,7 +64,7 @@ pub(super) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
             }
             '$' if rest.starts_with("$$") => (Token::Text, rest[2..].find("$$")? + 4),
             '?' => (Token::Marker(None), 1),
-            ':' if !(braces > 0 && tokens.last().is_some_and(Token::ends_operand)) => {
+            ':' if !(braces > 0 && last.as_ref().is_some_and(Token::ends_operand)) => {
                 let name = skip_blank(&rest[1..])?;
                 let before = rest.len() - name.len();
                 if name.starts_with('"') {
@@ -79,7 +88,9 @@ pub(super) fn tokens(cql: &str) -> Option<Vec<Token<'_>>> {
             '}' => braces = braces.saturating_sub(1),
             _ => {}
         }
-        tokens.push(token);
+        let at = cql.len() - rest.len();
+        tell(token, at..at + length);
+        last = Some(token);
         rest = &rest[length..];
     }
 }
@@ -204,8 +215,15 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(cql in "\\PC*", ascii in "[ -~\n]{0,60}") {
-            let _ = tokens(&cql);
-            let _ = tokens(&ascii);
+            for text in [&cql, &ascii] {
+                let mut end = 0;
+                let told = each(text, |_, at| {
+                    assert!(end <= at.start && at.start < at.end, "tokens stand one after the other");
+                    assert!(text.get(at.clone()).is_some(), "and between characters");
+                    end = at.end;
+                });
+                assert_eq!(told.is_some(), tokens(text).is_some());
+            }
         }
     }
 }
