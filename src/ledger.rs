@@ -81,6 +81,8 @@ pub struct Attempt {
     pub node: Option<SocketAddr>,
     /// The id of that node, where it is known.
     pub host_id: Option<Uuid>,
+    /// The datacenter that was to answer, where that is not left to the session.
+    pub datacenter: Option<Arc<str>>,
     /// The nodes that would have been asked before that one, but the driver had no connection to them; the first eight.
     pub passed_over: Vec<SocketAddr>,
     /// When the attempt began.
@@ -202,6 +204,7 @@ impl Ledger {
             kind,
             node: None,
             host_id: None,
+            datacenter: datacenter.clone(),
             passed_over: Vec::new(),
             started,
             outcome: Outcome::Pending,
@@ -251,8 +254,10 @@ impl fmt::Display for Attempt {
             None if self.kind == Kind::Prepare => f.write_str("every node ")?,
             None => f.write_str("no node ")?,
         }
-        if self.kind == Kind::Prepare {
-            f.write_str("(prepare) ")?;
+        match &self.datacenter {
+            _ if self.kind == Kind::Prepare => f.write_str("(prepare) ")?,
+            Some(datacenter) => write!(f, "in {datacenter} ")?,
+            None => {}
         }
         match self.outcome {
             Outcome::Pending => write!(f, "has not answered yet"),

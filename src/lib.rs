@@ -5,6 +5,7 @@ mod client;
 mod connect;
 mod cql;
 mod error;
+pub mod failover;
 pub mod health;
 pub mod idempotence;
 mod leaf;
@@ -16,6 +17,8 @@ pub mod request;
 mod response;
 pub mod routing;
 mod service;
+#[cfg(feature = "stack")]
+pub mod stack;
 mod statement;
 pub mod telemetry;
 mod timeouts;
@@ -31,11 +34,13 @@ pub mod layers {
 /// The driver, whose types appear in this crate's interface: consistency levels, values, rows.
 pub use scylla;
 
+#[cfg(feature = "stack")]
+pub use self::stack::{StackConfig, StandardStack};
 #[cfg(feature = "rustls")]
 pub use self::tls::Tls;
 pub use self::{
     batch::Batch,
-    client::{BoxClient, Client},
+    client::{BoxClient, BoxStack, BoxStackFuture, Client},
     connect::CassandraBuilder,
     error::{Error, ErrorKind, HasErrorKind},
     ledger::Ledger,

@@ -7,9 +7,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use scylla::client::session::Session;
+use scylla::{client::session::Session, statement::Consistency};
 use tower::Service;
-use tracing::{Span, field};
+use tracing::Span;
 
 use crate::{
     connect::CassandraBuilder,
@@ -22,6 +22,7 @@ use crate::{
     request::Request,
     response::Response,
     routing::Routing,
+    telemetry,
 };
 
 /// A session with a cluster, as a [`tower::Service`].
@@ -42,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) datacenter: Option<Arc<str>>,
-    // Whether a policy of ours chooses the nodes.
+    /// Whether a policy of ours chooses the nodes, so that a request can name its datacenter.
     pub(crate) is_routed: bool,
 }
 
@@ -92,6 +93,15 @@ impl Cassandra {
         self.shared.datacenter.as_deref()
     }
 
+    /// The consistency level of requests that do not set their own.
+    pub fn consistency(&self) -> Consistency {
+        self.shared.session.get_default_execution_profile_handle().to_profile().get_consistency()
+    }
+
+    pub(crate) fn is_routed(&self) -> bool {
+        self.shared.is_routed
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -112,12 +122,7 @@ impl Service<Request> for Cassandra {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        let span = tracing::debug_span!(
-            "cassandra.attempt",
-            kind = request.kind().as_str(),
-            node = field::Empty,
-            error = field::Empty,
-        );
+        let span = telemetry::attempt_span(&request);
         let attempt =
             request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
@@ -148,12 +153,7 @@ impl Future for ResponseFuture {
         let span = this.span.enter();
         let outcome = ready!(this.attempt.work(|| this.work.poll(cx)));
         if !this.span.is_disabled() {
-            if let Some(node) = this.attempt.address() {
-                this.span.record("node", field::display(node));
-            }
-            if let Err(error) = &outcome {
-                this.span.record("error", error.kind().as_str());
-            }
+            telemetry::record_attempt(&this.span, this.attempt.address(), this.attempt.node(), &outcome);
         }
         drop(span);
         this.attempt.end(&outcome);

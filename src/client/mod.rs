@@ -1,6 +1,7 @@
 //! What people call.
 
 mod bind;
+mod boxed;
 
 use std::{
     fmt,
@@ -13,9 +14,10 @@ use std::{
 use palisade::{Instant, Rejection, TimeoutScope};
 use scylla::{response::PagingState, serialize::row::SerializeRow};
 use tokio::time::timeout;
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt};
 use tracing::{Instrument, Span, field};
 
+pub use self::boxed::{BoxStack, BoxStackFuture};
 use crate::{
     batch::Batch,
     error::{Error, ErrorKind},
@@ -68,7 +70,7 @@ pub struct Client<S> {
 }
 
 /// A client that does not name its layers in its type.
-pub type BoxClient = Client<BoxCloneSyncService<Request, Response, Error>>;
+pub type BoxClient = Client<BoxStack>;
 
 struct Shared {
     // The session's prepared statements, known since the first one was prepared.
@@ -232,7 +234,7 @@ where
         S: Send + Sync + 'static,
         S::Future: Send + 'static,
     {
-        Client { stack: BoxCloneSyncService::new(self.stack.map_err(Into::into)), shared: self.shared }
+        Client { stack: BoxStack::new(self.stack), shared: self.shared }
     }
 
     /// Makes a request of a statement and its values, and sends it.
@@ -351,8 +353,13 @@ impl Call {
         if let Some(timeout) = options.timeout {
             ledger.fix_deadline(Instant::now() + timeout);
         }
-        let span =
-            tracing::debug_span!("cassandra", operation, attempts = field::Empty, error = field::Empty);
+        let span = tracing::debug_span!(
+            "cassandra",
+            operation,
+            attempts = field::Empty,
+            cassandra.failover.datacenter = field::Empty,
+            error = field::Empty,
+        );
         Self { ledger, span, limit: options.timeout }
     }
 

@@ -144,6 +144,12 @@ impl HealthMonitorBuilder {
         Ok(HealthMonitor::start(settings, datacenter, &self.callbacks, cassandra.shared(), &runtime))
     }
 
+    /// The same settings, found to make sense.
+    #[cfg(feature = "stack")]
+    pub(crate) fn checked(self) -> Result<Self, ConfigError> {
+        self.check().map(|_| self)
+    }
+
     fn check(&self) -> Result<Settings, ConfigError> {
         let wrong = |setting, problem: String| Err(ConfigError::new(setting, problem));
         if self.interval.is_zero() || self.interval > LONGEST {

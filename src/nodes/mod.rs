@@ -158,6 +158,11 @@ impl Nodes {
         self.shared.set_probed(is_probed);
     }
 
+    /// Whether somebody probes nodes whose circuit is open.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.shared.is_probed()
+    }
+
     /// Whether so many attempts at each node were given up unanswered that one more may cost a connection, and no node says anything. Where
     /// a datacenter is named, each node there.
     #[inline]
@@ -228,7 +233,9 @@ impl Nodes {
         self.table.store(Arc::clone(&now));
         drop(changing);
         // Whoever listens to these may well send a request, and look at the nodes himself.
-        for Known { node, .. } in now.iter().filter(|known| !before.holds(&known.node)) {
+        for known in now.iter().filter(|known| !before.holds(&known.node)) {
+            let node = &known.node;
+            node.tell(known.availability());
             let (address, datacenter, rack) = (node.address(), node.datacenter(), node.rack());
             tracing::debug!(node = %address, datacenter, rack, "a node is known");
         }
@@ -278,6 +285,7 @@ impl Nodes {
         }
         drop(changing);
         for (node, is_ejected) in changed {
+            node.tell(if is_ejected { Availability::Ejected } else { Availability::Up });
             let (node, datacenter) = (node.address(), node.datacenter());
             if is_ejected {
                 tracing::warn!(%node, datacenter, "the node is ejected: other nodes are asked until it is well");

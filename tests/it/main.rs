@@ -1,11 +1,15 @@
 //! The crate against a real Cassandra.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "stack")]
+#[cfg(feature = "stack")]
+
 mod bad_input;
 mod client;
 mod cluster;
 mod composition;
 mod connect;
+mod failover;
 mod faults;
 mod health;
 mod idempotence;
@@ -14,7 +18,9 @@ mod load;
 mod prepared;
 mod proxy;
 mod routing;
+mod service;
 mod spans;
+mod stack;
 mod storm;
 mod telemetry;
 mod types;

@@ -1,0 +1,108 @@
+//! The recommended stack on a real cluster.
+
+use std::time::Duration;
+
+use tower_cassandra::{
+    BoxClient, ErrorKind, StackConfig, StandardStack,
+    layers::{Rejection, breaker},
+};
+
+use crate::cluster;
+
+/// The stack of a configuration text, in the functional tests' keyspace.
+async fn stack(text: &str) -> Option<StandardStack> {
+    // So that the keyspace is there.
+    cluster::session().await?;
+    let points = cluster::shared()?;
+    let connection =
+        format!("[connection]\ncontact_points = {points:?}\nkeyspace = {:?}\n", cluster::KEYSPACE);
+    let config = StackConfig::from_toml(&format!("{text}\n{connection}")).unwrap();
+    Some(StandardStack::connect(config).await.unwrap())
+}
+
+async fn writes_and_reads(client: &BoxClient, table: &str, keys: i32) {
+    let calls = (0..keys).map(|key| {
+        let (client, table) = (client.clone(), table.to_owned());
+        tokio::spawn(async move {
+            let insert = format!("INSERT INTO {table} (k, v) VALUES (?, ?)");
+            client.execute(insert, (key, key * 2)).await?;
+            let read = client.execute(format!("SELECT v FROM {table} WHERE k = ?"), (key,)).await?;
+            read.single_row::<(i32,)>()
+        })
+    });
+    for (key, call) in (0..keys).zip(calls.collect::<Vec<_>>()) {
+        assert_eq!(call.await.unwrap().unwrap(), (key * 2,));
+    }
+}
+
+#[tokio::test]
+async fn a_stack_from_a_text_serves_calls_side_by_side() {
+    let Some(stack) = stack("[coalesce]\nenabled = true\n\n[adaptive]\nenabled = true\n").await else {
+        return;
+    };
+    let client = stack.client();
+    client.query("CREATE TABLE IF NOT EXISTS stack_calls (k int PRIMARY KEY, v int)").await.unwrap();
+    writes_and_reads(&client, "stack_calls", 20).await;
+
+    let snapshot = stack.handles().snapshot();
+    assert_eq!(snapshot.drain.in_flight, 0);
+    assert_eq!(snapshot.breaker.unwrap().state, "closed");
+    assert!(snapshot.coalesce.unwrap().led > 0);
+    assert_eq!(snapshot.adaptive.unwrap().in_flight, 0);
+    assert!(stack.cassandra().is_some());
+}
+
+#[tokio::test]
+async fn a_stack_over_a_session_changes_at_run_time_and_ends_in_order() {
+    let Some(cassandra) = cluster::session().await else { return };
+    let mut config = StackConfig::interactive();
+    // Whatever this machine does besides.
+    config.deadline.limit = Duration::from_secs(10);
+    config.attempt_timeout.limit = Duration::from_secs(5);
+    let stack = StandardStack::builder(config.clone()).over_session(cassandra).unwrap();
+    let client = stack.client();
+    let version = "SELECT release_version FROM system.local";
+    client.execute(version, ()).await.unwrap();
+
+    config.breaker.mode = breaker::Mode::ForcedOpen;
+    assert_eq!(stack.handles().apply(&config).unwrap().changed, ["breaker.mode"]);
+    let refused = client.execute(version, ()).await.unwrap_err();
+    assert!(matches!(refused.rejection(), Some(Rejection::CircuitOpen { .. })), "{refused}");
+    config.breaker.mode = breaker::Mode::Normal;
+    stack.handles().apply(&config).unwrap();
+    client.execute(version, ()).await.unwrap();
+
+    stack.handles().drain.start();
+    let refused = client.execute(version, ()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused);
+    assert!(stack.handles().drain.finish().await.finished);
+}
+
+#[tokio::test]
+async fn a_datacenter_that_is_not_there_is_named() {
+    let Some(points) = cluster::shared() else { return };
+    let mut config = StackConfig::default();
+    config.connection.contact_points = points;
+    config.connection.datacenter = Some("atlantis".to_owned());
+    let error = StandardStack::connect(config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("atlantis"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_fails_no_call() {
+    let Some(ring) = cluster::ring().await else { return };
+    let mut config = StackConfig::default();
+    // Whatever this machine does besides.
+    config.deadline.limit = Duration::from_secs(10);
+    config.attempt_timeout.limit = Duration::from_secs(2);
+    let stack = StandardStack::builder(config).over_session(ring.session().await).unwrap();
+    let client = stack.client();
+    writes_and_reads(&client, "faults.t", 20).await;
+    let paused = ring.cluster.paused(2).unwrap();
+    for _ in 0..5 {
+        writes_and_reads(&client, "faults.t", 20).await;
+    }
+    drop(paused);
+    assert_eq!(stack.handles().breaker.as_ref().unwrap().state(), breaker::CircuitState::Closed);
+}
