@@ -145,13 +145,12 @@ impl Routing {
         self.datacenter.as_deref()
     }
 
-    /// The replica to ask, if one is usable and was not tried. Outside: whether anybody knows the replicas.
-    fn replica<'a>(
-        &'a self,
+    /// The replicas, as far as anybody knows them.
+    fn replicas<'a>(
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
         view: &View<'a, '_>,
-    ) -> Option<Option<Choice<'a>>> {
+    ) -> Option<Targets<'a>> {
         let (token, table) = (info.token?, info.table?);
         let strategy = &cluster.get_keyspace(table.ks_name())?.strategy;
         let replicas = cluster.replica_locator().replicas_for_token(token, strategy, view.datacenter, table);
@@ -159,11 +158,11 @@ impl Routing {
             .into_iter()
             .map(|(node, shard)| ((node, Some(shard)), view.candidate(node, view.rack)))
             .collect();
-        (!targets.is_empty()).then(|| pick(&targets))
+        (!targets.is_empty()).then_some(targets)
     }
 
     /// A node to ask that need not be a replica.
-    fn coordinator<'a>(&'a self, cluster: &'a ClusterState, view: &View<'a, '_>) -> Option<Choice<'a>> {
+    fn coordinator<'a>(cluster: &'a ClusterState, view: &View<'a, '_>) -> Option<Choice<'a>> {
         let locator = cluster.replica_locator();
         let nodes = match view.datacenter {
             Some(datacenter) => locator.unique_nodes_in_datacenter_ring(datacenter)?,
@@ -312,13 +311,13 @@ impl Routing {
     ) -> Option<Choice<'a>> {
         let in_order = info.should_route_as_lwt();
         if !self.is_foreign && !in_order {
-            let replica = self.replica(info, cluster, view);
-            if let Some(Some(choice)) = replica {
+            let replicas = Self::replicas(info, cluster, view);
+            if let Some(choice) = replicas.as_ref().and_then(|replicas| pick(replicas)) {
                 return Some(choice);
             }
-            if let Some(choice) = self.coordinator(cluster, view) {
+            if let Some(choice) = Self::coordinator(cluster, view) {
                 // Another coordinator would have to ask the same replicas.
-                let others = if replica.is_some() { 0 } else { choice.others };
+                let others = if replicas.is_some() { 0 } else { choice.others };
                 return Some(Choice { others, ..choice });
             }
         }
