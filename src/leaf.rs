@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
+    connect::check_datacenter,
     error::{Error, ErrorKind},
     request::{Kind, Operation, Options, Request, Row},
     response::Response,
@@ -92,6 +93,15 @@ pub(crate) fn work(shared: &Arc<Shared>, mut request: Request) -> Work {
     };
     if bound.limit.is_zero() {
         return Work::new(ready(Err(Rejection::timed_out(bound.scope, bound.limit).into())));
+    }
+    if let Some(name) = request.datacenter()
+        && !shared.nodes.has_datacenter(name)
+        && let Err(unknown) = check_datacenter(name, &shared.session)
+    {
+        return Work::new(ready(Err(unknown.into())));
+    }
+    if !shared.is_routed {
+        shared.nodes.keep_up(&shared.session.get_cluster_state(), Instant::now());
     }
     let datacenter = request.datacenter().or(shared.datacenter.as_ref());
     if shared.nodes.all_are_full(datacenter.map(|name| &**name)) {

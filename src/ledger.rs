@@ -38,7 +38,7 @@ use crate::{
     error::{Error, ErrorKind},
     nodes::{Node, Nodes},
     request::Kind,
-    routing::{Current, with_current},
+    routing::current::{self, Current},
 };
 
 /// How many attempts a ledger keeps. Of more it forgets the oldest that succeeded, or else the oldest but the first few.
@@ -78,6 +78,8 @@ pub struct Attempt {
     pub node: Option<SocketAddr>,
     /// The id of that node, where it is known.
     pub host_id: Option<Uuid>,
+    /// The datacenter that was to answer, where that is not left to the session.
+    pub datacenter: Option<Arc<str>>,
     /// The nodes that would have been asked before that one, but the driver had no connection to them.
     pub passed_over: Vec<SocketAddr>,
     /// When the attempt began.
@@ -195,6 +197,7 @@ impl Ledger {
             kind,
             node: None,
             host_id: None,
+            datacenter: datacenter.clone(),
             passed_over: Vec::new(),
             started,
             outcome: Outcome::Pending,
@@ -244,8 +247,10 @@ impl fmt::Display for Attempt {
             None if self.kind == Kind::Prepare => f.write_str("every node ")?,
             None => f.write_str("no node ")?,
         }
-        if self.kind == Kind::Prepare {
-            f.write_str("(prepare) ")?;
+        match &self.datacenter {
+            _ if self.kind == Kind::Prepare => f.write_str("(prepare) ")?,
+            Some(datacenter) => write!(f, "in {datacenter} ")?,
+            None => {}
         }
         match self.outcome {
             Outcome::Pending => write!(f, "has not answered yet"),
@@ -326,7 +331,7 @@ const NONE: usize = usize::MAX;
 /// node that an attempt is really sent to.
 impl HistoryListener for Ledger {
     fn log_request_start(&self) -> RequestId {
-        RequestId(with_current(|current| current.map_or(NONE, |current| current.number())))
+        RequestId(current::number().unwrap_or(NONE))
     }
 
     fn log_request_success(&self, _: RequestId) {}
@@ -338,11 +343,7 @@ impl HistoryListener for Ledger {
     }
 
     fn log_attempt_start(&self, attempt: RequestId, _: Option<SpeculativeId>, node: SocketAddr) -> AttemptId {
-        with_current(|current| {
-            if let Some(current) = current.filter(|current| current.number() == attempt.0) {
-                current.asks(node);
-            }
-        });
+        current::asks(attempt.0, node);
         AttemptId(0)
     }
 

@@ -5,6 +5,7 @@ mod client;
 mod connect;
 mod cql;
 mod error;
+pub mod failover;
 pub mod health;
 pub mod idempotence;
 mod leaf;

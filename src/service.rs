@@ -7,9 +7,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use scylla::client::session::Session;
+use scylla::{client::session::Session, statement::Consistency};
 use tower::Service;
-use tracing::{Span, field};
+use tracing::Span;
 
 use crate::{
     connect::CassandraBuilder,
@@ -21,6 +21,7 @@ use crate::{
     prepared::Statements,
     request::Request,
     response::Response,
+    telemetry,
     routing::Routing,
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) datacenter: Option<Arc<str>>,
+    /// Whether a policy of ours chooses the nodes, so that a request can name its datacenter.
+    pub(crate) is_routed: bool,
 }
 
 impl Cassandra {
@@ -76,7 +79,8 @@ impl Cassandra {
             routing.map_or_else(|| Nodes::new(Rules::default()), |routing| Arc::clone(routing.nodes()));
         nodes.sync(&session.get_cluster_state());
         let datacenter = routing.and_then(Routing::datacenter).map(Arc::from);
-        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter }) }
+        let is_routed = routing.is_some();
+        Self { shared: Arc::new(Shared { session, statements, limits, nodes, datacenter, is_routed }) }
     }
 
     /// What is known of each node of the cluster.
@@ -87,6 +91,15 @@ impl Cassandra {
     /// The datacenter that requests stay in, if one is named.
     pub fn datacenter(&self) -> Option<&str> {
         self.shared.datacenter.as_deref()
+    }
+
+    /// The consistency level of requests that do not set their own.
+    pub fn consistency(&self) -> Consistency {
+        self.shared.session.get_default_execution_profile_handle().to_profile().get_consistency()
+    }
+
+    pub(crate) fn is_routed(&self) -> bool {
+        self.shared.is_routed
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -109,12 +122,7 @@ impl Service<Request> for Cassandra {
     }
 
     fn call(&mut self, request: Request) -> ResponseFuture {
-        let span = tracing::debug_span!(
-            "cassandra.attempt",
-            kind = request.kind().as_str(),
-            node = field::Empty,
-            error = field::Empty,
-        );
+        let span = telemetry::attempt_span(&request);
         let attempt =
             request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
@@ -145,12 +153,7 @@ impl Future for ResponseFuture {
         let span = this.span.enter();
         let outcome = ready!(this.attempt.work(|| this.work.poll(cx)));
         if !this.span.is_disabled() {
-            if let Some(node) = this.attempt.address() {
-                this.span.record("node", field::display(node));
-            }
-            if let Err(error) = &outcome {
-                this.span.record("error", error.kind().as_str());
-            }
+            telemetry::record_attempt(&this.span, this.attempt.address(), this.attempt.node(), &outcome);
         }
         drop(span);
         this.attempt.end(&outcome);

@@ -353,8 +353,13 @@ impl Call {
         if let Some(timeout) = options.timeout {
             ledger.fix_deadline(Instant::now() + timeout);
         }
-        let span =
-            tracing::debug_span!("cassandra", operation, attempts = field::Empty, error = field::Empty);
+        let span = tracing::debug_span!(
+            "cassandra",
+            operation,
+            attempts = field::Empty,
+            cassandra.failover.datacenter = field::Empty,
+            error = field::Empty,
+        );
         Self { ledger, span, limit: options.timeout }
     }
 

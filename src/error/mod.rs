@@ -32,6 +32,8 @@ struct Inner {
     class: Class,
     cause: Cause,
     ledger: Option<Arc<Ledger>>,
+    // What else was tried, or why nothing was.
+    note: Option<Arc<str>>,
 }
 
 enum Cause {
@@ -95,8 +97,14 @@ impl Error {
         self
     }
 
+    /// Adds what else was tried, or why nothing was.
+    pub(crate) fn with_note(mut self, note: impl Into<Arc<str>>) -> Self {
+        self.0.note = Some(note.into());
+        self
+    }
+
     fn new((kind, class): table::Row, cause: Cause) -> Self {
-        Self(Box::new(Inner { kind, class, cause, ledger: None }))
+        Self(Box::new(Inner { kind, class, cause, ledger: None, note: None }))
     }
 
     fn of_other(error: BoxError) -> Self {
@@ -180,6 +188,9 @@ impl fmt::Display for Error {
             Cause::Other(error) => error.fmt(f),
             Cause::Shared(error) => error.fmt(f),
         }?;
+        if let Some(note) = &self.0.note {
+            write!(f, "; {note}")?;
+        }
         match &self.0.ledger {
             Some(ledger) if !ledger.is_empty() => write!(f, " ({ledger})"),
             _ => Ok(()),
@@ -259,9 +270,9 @@ impl From<SharedError> for Error {
         let Some(original) = shared.downcast_ref::<Self>() else {
             return Self::of_other(Box::new(shared));
         };
-        let Inner { kind, class, ref ledger, .. } = *original.0;
-        let ledger = ledger.clone();
-        Self(Box::new(Inner { kind, class, cause: Cause::Shared(shared), ledger }))
+        let Inner { kind, class, ref ledger, ref note, .. } = *original.0;
+        let (ledger, note) = (ledger.clone(), note.clone());
+        Self(Box::new(Inner { kind, class, cause: Cause::Shared(shared), ledger, note }))
     }
 }
 

@@ -98,8 +98,8 @@
 //! | `HealthLayer::mode` | refuse or report only | refuse |
 //! | `HealthLayer::min_share` | share of the keyspace | 0: refuses only if nothing can be served |
 //!
-//! So a node that hangs is `Degraded` at most 7 s after, and `Down` 2 s later, if no request has told of it before; and one whose
-//! connections break is `Down` within 0.25 s. All times are those of a monotonic clock ([`palisade::Instant`]): setting the machine's clock
+//! So a node that hangs is `Degraded` at most 7 s after, and `Down` at most 2.2 s later, if no request has told of it before; and one is
+//! `Down` within 0.25 s of when the driver has lost the last connection to it. All times are those of a monotonic clock ([`palisade::Instant`]): setting the machine's clock
 //! changes nothing, and after a sleep of the machine each node is probed once.
 //!
 //! # Metrics
@@ -141,12 +141,14 @@ mod probe;
 mod record;
 mod report;
 mod schedule;
+mod servability;
 mod servable;
 mod state;
 mod task;
 mod transitions;
 mod warm_up;
 
+pub(crate) use self::servability::Servability;
 pub use self::{
     builder::HealthMonitorBuilder,
     layer::{HealthFuture, HealthLayer, HealthService, Mode},

@@ -11,9 +11,10 @@ use std::{
 use arc_swap::ArcSwap;
 use quick_cache::{Equivalent, sync::Cache};
 use scylla::{cluster::ClusterState, statement::Consistency};
+use uuid::Uuid;
 
 use super::{
-    placement::Topology,
+    placement::{Place, Topology},
     servable::{Member, Obstacle, Shortage, Verdict, judge},
     state::NodeState,
 };
@@ -80,13 +81,6 @@ impl Equivalent<Key> for KeyRef<'_> {
     }
 }
 
-/// Whom the driver may ask, and in which state he is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) state: NodeState,
-    pub(super) is_enabled: bool,
-}
-
 impl Outlook {
     pub(super) fn new() -> Self {
         Self { view: ArcSwap::from_pointee(View::empty()), is_clear: AtomicBool::new(true) }
@@ -107,12 +101,8 @@ impl Outlook {
         self.view.load().judge(question)
     }
 
-    /// Takes over how the nodes are. `standing` is asked for each node of the cluster.
-    pub(super) fn set(
-        &self,
-        cluster: &Arc<ClusterState>,
-        standing: impl Fn(uuid::Uuid) -> Option<Standing>,
-    ) -> bool {
+    /// Takes over how the nodes are. `state` is asked for each node of the cluster; a node that the driver may not ask has none.
+    pub(super) fn set(&self, cluster: &Arc<ClusterState>, state: impl Fn(Uuid) -> Option<NodeState>) {
         let before = self.view.load();
         let same_cluster = before.cluster.as_ref().is_some_and(|before| Arc::ptr_eq(before, cluster));
         let topology = if same_cluster {
@@ -126,25 +116,23 @@ impl Outlook {
             }
         };
         let member = |up_if: fn(NodeState) -> bool| {
-            let member = |place: &super::placement::Place| {
-                let standing = standing(place.host_id);
-                let is_enabled = standing.is_some_and(|standing| standing.is_enabled);
-                let up = !is_enabled || standing.is_none_or(|standing| up_if(standing.state));
-                Member { datacenter: place.datacenter, up, coordinates: is_enabled && up }
+            let member = |place: &Place| {
+                let state = state(place.host_id);
+                let up = state.is_none_or(up_if);
+                Member { datacenter: place.datacenter, up, coordinates: state.is_some() && up }
             };
             topology.nodes().iter().map(member).collect::<Vec<_>>()
         };
         let members = member(|state| state != NodeState::Down);
         let proven = member(|state| matches!(state, NodeState::Up | NodeState::Degraded));
         if same_cluster && members == before.members && proven == before.proven {
-            return false;
+            return;
         }
         let is_clear = members.iter().all(|member| member.up);
         let judgements = Cache::new(VERDICTS);
         let view = View { cluster: Some(Arc::clone(cluster)), topology, members, proven, judgements };
         self.view.store(Arc::new(view));
         self.is_clear.store(is_clear, Relaxed);
-        true
     }
 
     /// Forgets everything: nobody watches any more.

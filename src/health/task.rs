@@ -15,10 +15,9 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Cause, NodeState, Transition,
+    NodeState, Transition,
     metrics::Metrics,
     monitor::Shared,
-    outlook::Standing,
     probe::{Leave, Probed, ask_leave, probe},
     record::Record,
     schedule::{Next, Schedule},
@@ -125,19 +124,21 @@ impl Task {
                 self.schedule.bring_forward(host_id, now + wait);
             }
         }
-        self.publish(&cluster, &records);
+        self.publish(&records);
+        let states: Vec<_> =
+            records.values().map(|record| (record.datacenter.clone(), record.state())).collect();
         drop(records);
         shared.seen(now);
+        // A recorder is somebody else's code, and so is a subscriber: no lock is held.
+        self.metrics.count(states);
         self.tell(transitions);
     }
 
-    /// Lets everybody see how the nodes are.
-    fn publish(&mut self, cluster: &Arc<ClusterState>, records: &HashMap<Uuid, Record>) {
-        let standing = |host_id: Uuid| {
-            records.get(&host_id).map(|record| Standing { state: record.state(), is_enabled: true })
-        };
-        self.shared.outlook.set(cluster, standing);
-        self.metrics.count(records.values().map(|record| (record.datacenter.clone(), record.state())));
+    /// Lets everybody see how the nodes are. Whoever sees that a node is down sees what can be served without it.
+    fn publish(&self, records: &HashMap<Uuid, Record>) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            self.shared.outlook.set(&cluster, |host_id| records.get(&host_id).map(Record::state));
+        }
         self.shared.version.send_modify(|version| *version += 1);
     }
 
@@ -184,26 +185,23 @@ impl Task {
         let shared = Arc::clone(&self.shared);
         let mut records = shared.records();
         let typical = typical(&records, host_id);
-        let (mut transition, mut next) = (None, Next::Usual);
-        if let Some(record) = records.get_mut(&host_id) {
-            match &outcome {
-                Ok(()) => self.metrics.answered(&record.datacenter, latency),
-                Err(error) => {
-                    tracing::debug!(node = %record.node.address(), %error, "a health probe failed");
-                    self.metrics.failed(&record.datacenter, error.kind().as_str());
-                }
-            }
-            (transition, next) = record.probed(&outcome, latency, typical, now, &shared.settings.rules);
-        }
-        let hung =
-            records.get(&host_id).filter(|record| record.is_connected()).map(|record| &record.node).cloned();
+        let Some(record) = records.get_mut(&host_id) else {
+            return self.schedule.end(&host_id, Next::Usual, now, fastrand::f64());
+        };
+        let (transition, next) = record.probed(&outcome, latency, typical, now, &shared.settings.rules);
+        let (node, datacenter) = (Arc::clone(&record.node), record.datacenter.clone());
+        let is_hung = record.is_connected() && record.state() == NodeState::Down;
+        self.publish(&records);
         drop(records);
         self.schedule.end(&host_id, next, now, fastrand::f64());
-        let is_hung =
-            |change: &Transition| change.to == NodeState::Down && change.cause == Cause::ProbeFailed;
-        if let Some(node) = hung
-            && transition.as_ref().is_some_and(is_hung)
-        {
+        match &outcome {
+            Ok(()) => self.metrics.answered(&datacenter, latency),
+            Err(error) => {
+                tracing::debug!(node = %node.address(), %error, "a health probe failed");
+                self.metrics.failed(&datacenter, error.kind().as_str());
+            }
+        }
+        if is_hung && transition.is_some() {
             // Its connections look well, so that requests would be sent there.
             node.circuit().trip();
         }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -15,10 +15,13 @@ use palisade::Instant;
 /// Dropping an attempt does not give its stream id back: that happens when the answer comes. A connection with more than 1,024 such
 /// orphans older than a second is torn down by the driver, and everything on it with it. The driver tells nobody how many there are, so
 /// this counts an upper bound: what was given up, less what a server that answers has surely answered or timed out since.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Abandoned {
     // What the hot path reads.
     count: AtomicU32,
+    // The last second in which an answer was taken into account, plus one.
+    heard: AtomicU64,
+    most: u32,
     slots: Mutex<Slots>,
 }
 
@@ -28,6 +31,11 @@ struct Slots {
     counts: [u32; SECONDS],
     // The second that the newest slot stands for, since the node was known.
     newest: u64,
+    // Those that are older than the oldest slot, and when the last of them was given up at the latest.
+    overdue: u32,
+    overdue_until: u64,
+    // The last second in which the node answered.
+    heard: Option<u64>,
 }
 
 /// A server gives up a request by itself: by default after 2 to 10 s, by its kind.
@@ -35,30 +43,34 @@ const ANSWERED_AFTER: Duration = Duration::from_secs(12);
 const SECONDS: usize = ANSWERED_AFTER.as_secs() as usize + 1;
 
 impl Abandoned {
-    /// One more.
-    pub(super) fn add(&self, second: u64) {
-        let mut slots = self.lock();
-        slots.advance(second, false);
-        let slot = slots.slot();
-        slots.counts[slot] = slots.counts[slot].saturating_add(1);
-        self.publish(&slots);
+    /// `most` are too many.
+    pub(super) fn new(most: u32) -> Self {
+        Self { count: AtomicU32::new(0), heard: AtomicU64::new(0), most, slots: Mutex::default() }
     }
 
-    /// The node answers: what is older than a server's own timeouts has been answered.
+    /// One more. Says whether they are too many, if that has changed.
+    pub(super) fn add(&self, second: u64) -> Option<bool> {
+        self.change(|slots| {
+            slots.advance(second);
+            let slot = slots.slot();
+            slots.counts[slot] = slots.counts[slot].saturating_add(1);
+        })
+    }
+
+    /// The node answers: what is older than a server's own timeouts has been answered. Says whether they are too many, if that has
+    /// changed.
     #[inline]
-    pub(super) fn answered(&self, second: u64) {
-        if self.count.load(Relaxed) != 0 {
-            let mut slots = self.lock();
-            slots.advance(second, true);
-            self.publish(&slots);
+    pub(super) fn answered(&self, second: u64) -> Option<bool> {
+        if self.count.load(Relaxed) == 0 || self.heard.load(Relaxed) == second + 1 {
+            return None;
         }
+        self.heard.store(second + 1, Relaxed);
+        self.change(|slots| slots.answered(second))
     }
 
-    /// The connections are new ones.
-    pub(super) fn clear(&self) {
-        let mut slots = self.lock();
-        slots.counts = [0; SECONDS];
-        self.publish(&slots);
+    /// The connections are new ones. Says whether they are too many, if that has changed.
+    pub(super) fn clear(&self) -> Option<bool> {
+        self.change(|slots| (slots.counts, slots.overdue) = ([0; SECONDS], 0))
     }
 
     /// How many there are at most.
@@ -67,8 +79,20 @@ impl Abandoned {
         self.count.load(Relaxed)
     }
 
-    fn publish(&self, slots: &Slots) {
-        self.count.store(slots.sum(), Relaxed);
+    /// Whether there are too many.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.count() >= self.most
+    }
+
+    // Of the changes one after the other, each says what the next one finds.
+    fn change(&self, change: impl FnOnce(&mut Slots)) -> Option<bool> {
+        let mut slots = self.lock();
+        change(&mut slots);
+        let count = slots.sum();
+        let before = self.count.swap(count, Relaxed);
+        let is_full = count >= self.most;
+        ((before >= self.most) != is_full).then_some(is_full)
     }
 
     // A panic while the lock is held leaves numbers.
@@ -82,32 +106,35 @@ impl Slots {
         usize::try_from(self.newest % SECONDS as u64).unwrap_or(0)
     }
 
-    /// Goes on to the present second. As long as the node is silent, what leaves the far end is kept in the last slot.
-    fn advance(&mut self, second: u64, forget: bool) {
+    /// Goes on to the present second.
+    fn advance(&mut self, second: u64) {
         if second.saturating_sub(self.newest) >= SECONDS as u64 {
             let all = self.sum();
-            self.newest = second;
-            self.counts = [0; SECONDS];
-            self.keep(all, forget);
-            return;
+            (self.overdue, self.overdue_until) = (all, self.newest);
+            (self.counts, self.newest) = ([0; SECONDS], second);
         }
         while self.newest < second {
             self.newest += 1;
             let slot = self.slot();
             let oldest = std::mem::take(&mut self.counts[slot]);
-            self.keep(oldest, forget);
+            if oldest > 0 {
+                self.overdue = self.overdue.saturating_add(oldest);
+                self.overdue_until = self.newest - SECONDS as u64;
+            }
         }
     }
 
-    fn keep(&mut self, oldest: u32, forget: bool) {
-        if !forget {
-            let next = (self.slot() + 1) % SECONDS;
-            self.counts[next] = self.counts[next].saturating_add(oldest);
+    /// The first answer after a silence says that the node is back, and the next that it has had time for the rest.
+    fn answered(&mut self, second: u64) {
+        self.advance(second);
+        if self.heard.is_some_and(|heard| heard < second && heard >= self.overdue_until) {
+            self.overdue = 0;
         }
+        self.heard = self.heard.max(Some(second));
     }
 
     fn sum(&self) -> u32 {
-        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+        self.counts.iter().fold(self.overdue, |sum, count| sum.saturating_add(*count))
     }
 }
 
@@ -122,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_silent_owes_all_answers_for_ever() {
-        let abandoned = Abandoned::default();
+        let abandoned = Abandoned::new(512);
         for second in 0..100 {
             abandoned.add(second);
         }
@@ -133,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_node_that_answers_has_answered_what_is_older_than_its_own_timeouts() {
-        let abandoned = Abandoned::default();
+        let abandoned = Abandoned::new(512);
         abandoned.add(0);
         abandoned.add(0);
         abandoned.add(5);
@@ -151,11 +178,11 @@ mod tests {
 
     #[test]
     fn what_a_silent_node_owed_is_counted_as_answered_only_some_time_after_it_speaks_again() {
-        let abandoned = Abandoned::default();
+        let abandoned = Abandoned::new(512);
         for _ in 0..7 {
             abandoned.add(0);
         }
-        // Silent for a minute. It keeps what it owes in the oldest slot, which the first answer does not clear at once.
+        // Silent for a minute.
         abandoned.add(60);
         assert_eq!(abandoned.count(), 8);
         abandoned.answered(60);
@@ -164,9 +191,40 @@ mod tests {
         assert_eq!(abandoned.count(), 1);
     }
 
+    /// The answers come after what was given up in the same second: they count all the same.
+    #[test]
+    fn a_node_that_answers_all_the_time_owes_no_more_than_what_was_given_up_lately() {
+        let abandoned = Abandoned::new(512);
+        for second in 0..1_000 {
+            for _ in 0..10 {
+                abandoned.add(second);
+                abandoned.answered(second);
+            }
+            assert!(abandoned.count() <= 10 * (SECONDS as u32 + 1), "{}", abandoned.count());
+        }
+        // One answer a minute is enough.
+        let abandoned = Abandoned::new(512);
+        for minute in 0..1_000 {
+            abandoned.add(minute * 60);
+            abandoned.answered(minute * 60 + 1);
+        }
+        assert!(abandoned.count() <= 2, "{}", abandoned.count());
+    }
+
+    #[test]
+    fn it_is_told_once_when_they_become_too_many_and_once_when_they_are_no_more() {
+        let abandoned = Abandoned::new(2);
+        assert_eq!((abandoned.add(0), abandoned.is_full()), (None, false));
+        assert_eq!((abandoned.add(0), abandoned.is_full()), (Some(true), true));
+        assert_eq!(abandoned.add(1), None);
+        assert_eq!((abandoned.answered(5), abandoned.is_full()), (None, true));
+        assert_eq!((abandoned.answered(13), abandoned.is_full()), (Some(false), false));
+        assert_eq!(abandoned.clear(), None);
+    }
+
     #[test]
     fn new_connections_owe_nothing() {
-        let abandoned = Abandoned::default();
+        let abandoned = Abandoned::new(512);
         abandoned.add(3);
         abandoned.clear();
         assert_eq!(abandoned.count(), 0);
@@ -174,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_changes_nothing() {
-        let abandoned = Abandoned::default();
+        let abandoned = Abandoned::new(512);
         abandoned.add(50);
         abandoned.answered(3);
         abandoned.add(3);

@@ -22,12 +22,15 @@ mod node;
 mod rules;
 mod silence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -51,6 +54,10 @@ pub struct Nodes {
     changing: Mutex<()>,
     version: watch::Sender<u64>,
     me: Weak<Self>,
+    // The state of the cluster that was looked at last, by its place in memory, and in which second since the beginning.
+    since: Instant,
+    seen: AtomicUsize,
+    seen_at: AtomicU64,
 }
 
 /// All nodes, ordered by host id.
@@ -92,6 +99,10 @@ impl Table {
         self.0.get(index)
     }
 
+    fn holds(&self, node: &Arc<Node>) -> bool {
+        self.find(node.host_id()).is_some_and(|known| Arc::ptr_eq(&known.node, node))
+    }
+
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Known> {
         self.0.iter()
     }
@@ -105,6 +116,9 @@ impl Nodes {
             changing: Mutex::default(),
             version: watch::Sender::new(0),
             me: me.clone(),
+            since: Instant::now(),
+            seen: AtomicUsize::new(0),
+            seen_at: AtomicU64::new(0),
         })
     }
 
@@ -144,8 +158,13 @@ impl Nodes {
         self.shared.set_probed(is_probed);
     }
 
-    /// Whether so many attempts at each node were given up unanswered that one more may cost a connection. Where a datacenter is named,
-    /// each node there.
+    /// Whether somebody probes nodes whose circuit is open.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.shared.is_probed()
+    }
+
+    /// Whether so many attempts at each node were given up unanswered that one more may cost a connection, and no node says anything. Where
+    /// a datacenter is named, each node there.
     #[inline]
     pub(crate) fn all_are_full(&self, datacenter: Option<&str>) -> bool {
         self.shared.any_is_full() && self.see_whether_all_are_full(datacenter)
@@ -159,7 +178,38 @@ impl Nodes {
             .filter(|known| datacenter.is_none_or(|name| known.node.datacenter() == Some(name)))
             .filter(|known| known.is_connected())
             .peekable();
-        connected.peek().is_some() && connected.all(|known| known.node.standing(true, now) == Standing::Full)
+        connected.peek().is_some() && connected.all(|known| known.node.is_out(now))
+    }
+
+    /// Whether there is such a datacenter, as far as it is known here.
+    pub(crate) fn has_datacenter(&self, name: &str) -> bool {
+        self.table.load().iter().any(|known| known.node.datacenter() == Some(name))
+    }
+
+    /// Sees to it that the nodes of this state of the cluster are known.
+    #[inline]
+    pub(crate) fn keep_up(&self, cluster: &ClusterState, now: Instant) {
+        // To compare each node is too much to do for each request. Another state may have come to the same place, but not for long.
+        let place = std::ptr::from_ref(cluster).addr();
+        let age = now.saturating_duration_since(self.since).as_secs() + 1;
+        if self.seen.load(Relaxed) != place || self.seen_at.load(Relaxed) != age {
+            self.look(cluster);
+            self.seen.store(place, Relaxed);
+            self.seen_at.store(age, Relaxed);
+        }
+    }
+
+    #[cold]
+    fn look(&self, cluster: &ClusterState) {
+        let nodes = cluster.get_nodes_info();
+        let table = self.table.load();
+        let is_known = |node: &Arc<DriverNode>| {
+            table.find(node.host_id).is_some_and(|known| Arc::ptr_eq(&known.driver, node))
+        };
+        if table.iter().len() != nodes.len() || !nodes.iter().all(is_known) {
+            drop(table);
+            self.sync(cluster);
+        }
     }
 
     /// Takes over what the driver knows of the cluster: nodes that came and went.
@@ -179,12 +229,17 @@ impl Nodes {
             })
             .collect();
         known.sort_unstable_by_key(|known| known.node.host_id());
-        let table = Table(known);
-        for gone in before.iter().filter(|known| table.find(known.node.host_id()).is_none()) {
+        let now = Arc::new(Table(known));
+        self.table.store(Arc::clone(&now));
+        drop(changing);
+        // Whoever listens to these may well send a request, and look at the nodes himself.
+        for Known { node, .. } in now.iter().filter(|known| !before.holds(&known.node)) {
+            let (address, datacenter, rack) = (node.address(), node.datacenter(), node.rack());
+            tracing::debug!(node = %address, datacenter, rack, "a node is known");
+        }
+        for gone in before.iter().filter(|known| now.find(known.node.host_id()).is_none()) {
             tracing::info!(node = %gone.node.address(), "a node has left the cluster");
         }
-        self.table.store(Arc::new(table));
-        drop(changing);
         self.review();
     }
 
@@ -199,13 +254,11 @@ impl Nodes {
         // It was built once before, when it was checked.
         let circuit = circuit.build_circuit(format_args!("{address}")).ok()?;
         let shared_text = |text: &Option<String>| text.as_deref().map(Arc::from);
-        let (datacenter, rack) = (shared_text(&driver.datacenter), shared_text(&driver.rack));
-        tracing::debug!(node = %address, ?datacenter, ?rack, "a node is known");
         Some(Arc::new(Node::new(
             driver.host_id,
             address,
-            datacenter,
-            rack,
+            shared_text(&driver.datacenter),
+            shared_text(&driver.rack),
             circuit,
             Arc::clone(&self.shared),
         )))

@@ -11,7 +11,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 use palisade::{
     Class, Effect, Fault, Instant,
-    breaker::{Circuit, CircuitPermit},
+    breaker::{Circuit, CircuitPermit, CircuitState},
 };
 use uuid::Uuid;
 
@@ -36,10 +36,13 @@ pub struct Node {
     hot: CachePadded<Hot>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Hot {
     in_flight: AtomicU32,
+    // Of answers.
     latency: PeakAverage,
+    // Of what was given up or failed: an answer would have taken this long at least.
+    at_least: PeakAverage,
     silence: Silence,
     abandoned: Abandoned,
     attempts: AtomicU64,
@@ -48,12 +51,33 @@ struct Hot {
     is_ejected: AtomicBool,
     // Since when the circuit has been other than closed; zero if it is closed.
     open_since: AtomicU64,
-    is_full: AtomicBool,
+    // When it was last asked while too many answers were owed; zero if never.
+    asked_full: AtomicU64,
     // Whether it was ejected when it was last looked at, and whether it was without a connection.
     was_ejected: AtomicBool,
     was_down: AtomicBool,
     // When it came back, on the node's own clock, plus one; zero if its slow start is over.
     returned: AtomicU64,
+}
+
+impl Hot {
+    fn new(max_abandoned: u32) -> Self {
+        Self {
+            in_flight: AtomicU32::default(),
+            latency: PeakAverage::default(),
+            at_least: PeakAverage::default(),
+            silence: Silence::default(),
+            abandoned: Abandoned::new(max_abandoned),
+            attempts: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            is_ejected: AtomicBool::default(),
+            open_since: AtomicU64::default(),
+            asked_full: AtomicU64::default(),
+            was_ejected: AtomicBool::default(),
+            was_down: AtomicBool::default(),
+            returned: AtomicU64::default(),
+        }
+    }
 }
 
 /// Whether a node can be counted on.
@@ -94,14 +118,26 @@ pub struct Figures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
     Usable,
-    /// So many attempts at it were given up that one more may cost the connection.
+    /// It is ejected, and an attempt may find out whether it is well again: one that its circuit gives leave for.
+    Due,
+    /// It does not answer, and so many attempts at it were given up that one more may cost the connection.
     Full,
     Ejected,
     Down,
 }
 
+impl Standing {
+    /// Whether it can take a request, if its circuit has no objection.
+    pub(crate) const fn is_good(self) -> bool {
+        matches!(self, Self::Usable | Self::Due)
+    }
+}
+
 /// How much longer than usual a node may be silent before it is taken for hung, in latencies.
 const USUAL: u64 = 8;
+
+/// How often a node that owes too many answers is asked all the same: who never asks never hears that it answers again.
+const TRICKLE: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(super) fn new(
@@ -113,7 +149,8 @@ impl Node {
         shared: Arc<Shared>,
     ) -> Self {
         let known_since = Instant::now();
-        Self { host_id, address, datacenter, rack, known_since, shared, circuit, hot: CachePadded::default() }
+        let hot = Hot::new(shared.rules.max_abandoned).into();
+        Self { host_id, address, datacenter, rack, known_since, shared, circuit, hot }
     }
 
     /// The node's unique identifier.
@@ -144,7 +181,7 @@ impl Node {
     /// All figures at this moment.
     pub fn figures(&self) -> Figures {
         let now = self.nanos(Instant::now());
-        let latency = self.hot.latency.at(now);
+        let latency = self.estimate(now);
         Figures {
             in_flight: self.in_flight(),
             latency: (latency > 0).then(|| Duration::from_nanos(latency)),
@@ -172,8 +209,13 @@ impl Node {
     #[inline]
     pub(crate) fn latency(&self, now: Instant) -> u64 {
         let now = self.nanos(now);
-        let latency = self.hot.latency.at(now);
-        if self.in_flight() == 0 { latency } else { latency.max(self.hot.silence.lasts(now)) }
+        self.estimate(now).max(self.hot.silence.wait(now))
+    }
+
+    /// The latency by what has ended.
+    #[inline]
+    fn estimate(&self, now: u64) -> u64 {
+        self.hot.latency.at(now).max(self.hot.at_least.at(now))
     }
 
     /// The share of its usual traffic that it may get, from the slow start's beginning to 1.
@@ -190,7 +232,8 @@ impl Node {
         let weight =
             self.shared.rules.slow_start.weight(Duration::from_nanos(now.saturating_sub(returned - 1)));
         if weight >= 1.0 {
-            self.hot.returned.store(0, Relaxed);
+            // Unless it has come back once more meanwhile.
+            let _ = self.hot.returned.compare_exchange(returned, 0, Relaxed, Relaxed);
         }
         weight
     }
@@ -210,19 +253,51 @@ impl Node {
         }
         if hot.is_ejected.load(Relaxed) {
             hot.was_ejected.store(true, Relaxed);
-            // Where nobody probes, traffic does, one attempt at a time.
-            return if self.shared.is_probed()
-                || self.circuit.retry_after().is_some_and(|wait| !wait.is_zero())
-            {
-                Standing::Ejected
-            } else {
-                Standing::Usable
-            };
-        }
-        if hot.was_ejected.load(Relaxed) && hot.was_ejected.swap(false, Relaxed) {
+            match self.circuit.state() {
+                // It is about to be taken back.
+                CircuitState::Closed => {}
+                // Where nobody probes, traffic does.
+                _ if self.shared.is_probed() => return Standing::Ejected,
+                CircuitState::HalfOpen => return Standing::Due,
+                CircuitState::Open => {
+                    let is_due = self.circuit.retry_after().is_some_and(|wait| wait.is_zero());
+                    return if is_due { Standing::Due } else { Standing::Ejected };
+                }
+            }
+        } else if hot.was_ejected.load(Relaxed) && hot.was_ejected.swap(false, Relaxed) {
             self.begin_slowly(now);
         }
-        if hot.is_full.load(Relaxed) { Standing::Full } else { Standing::Usable }
+        if self.owes_too_much(now) && !self.may_trickle(now) { Standing::Full } else { Standing::Usable }
+    }
+
+    /// Whether one more attempt may cost the connection, and none is to find out whether it answers again.
+    pub(super) fn is_out(&self, now: Instant) -> bool {
+        match self.standing(true, now) {
+            Standing::Full => true,
+            Standing::Ejected => self.owes_too_much(now),
+            Standing::Due => self.owes_too_much(now) && self.circuit.snapshot().probes_in_flight > 0,
+            Standing::Usable | Standing::Down => false,
+        }
+    }
+
+    fn owes_too_much(&self, now: Instant) -> bool {
+        self.hot.abandoned.is_full() && self.is_silent(now)
+    }
+
+    /// Whether it has answered nothing for long.
+    fn is_silent(&self, now: Instant) -> bool {
+        let silent_for = self.nanos(now).saturating_sub(self.hot.silence.answered_at());
+        silent_for > nanos(self.shared.rules.stall.after)
+    }
+
+    fn may_trickle(&self, now: Instant) -> bool {
+        let last = self.hot.asked_full.load(Relaxed);
+        last == 0 || self.nanos(now).saturating_sub(last - 1) >= nanos(TRICKLE)
+    }
+
+    /// Leave to find out whether it is well again. `None` if others do so already, or it is too early.
+    pub(crate) fn probe(&self) -> Option<CircuitPermit> {
+        self.circuit.acquire().ok()
     }
 
     /// Whether it takes requests and says nothing, for much longer than it usually takes.
@@ -240,9 +315,8 @@ impl Node {
 
     /// Its connections are new: nothing is owed on them. What is known of its speed is from before.
     fn reconnected(&self, now: Instant) {
-        self.hot.silence.answered(self.in_flight(), self.nanos(now));
-        self.hot.abandoned.clear();
-        self.count_full();
+        self.hot.silence.answered(self.nanos(now));
+        self.full_or_not(self.hot.abandoned.clear());
         self.begin_slowly(now);
     }
 
@@ -255,8 +329,8 @@ impl Node {
     pub(crate) fn probed(&self, outcome: &Result<(), Error>, latency: Duration) {
         let now = Instant::now();
         match outcome {
-            Err(error) if !is_answer(error.kind()) => {
-                self.hot.latency.at_least(nanos(latency), self.nanos(now));
+            Err(error) if said(error.kind()) != Said::Something => {
+                self.hot.at_least.at_least(nanos(latency), self.nanos(now));
             }
             _ => self.answered(Some(latency), now),
         }
@@ -264,40 +338,36 @@ impl Node {
 
     fn answered(&self, latency: Option<Duration>, now: Instant) {
         let at = self.nanos(now);
-        self.hot.silence.answered(self.in_flight(), at);
+        self.hot.silence.answered(at);
         if let Some(latency) = latency {
             self.hot.latency.answered(nanos(latency), at);
         }
-        if self.hot.abandoned.count() != 0 {
-            self.hot.abandoned.answered(second(now, self.known_since));
-            self.count_full();
-        }
+        self.full_or_not(self.hot.abandoned.answered(second(now, self.known_since)));
     }
 
     fn abandoned(&self, now: Instant) {
-        self.hot.abandoned.add(second(now, self.known_since));
-        self.count_full();
+        self.full_or_not(self.hot.abandoned.add(second(now, self.known_since)));
     }
 
-    /// Sees to it that the number of nodes that are full is right.
-    fn count_full(&self) {
-        let is_full = self.hot.abandoned.count() >= self.shared.rules.max_abandoned;
-        if self.hot.is_full.swap(is_full, Relaxed) != is_full {
-            self.shared.one_is_full(is_full);
-            if is_full {
-                tracing::warn!(
-                    node = %self.address,
-                    abandoned = self.hot.abandoned.count(),
-                    "too many attempts at this node were given up unanswered; others are asked until it answers"
-                );
-            }
+    /// Counts it among the nodes that owe too many answers, or no more, if that has changed.
+    fn full_or_not(&self, change: Option<bool>) {
+        let Some(is_full) = change else {
+            return;
+        };
+        self.shared.one_is_full(is_full);
+        if is_full {
+            tracing::warn!(
+                node = %self.address,
+                abandoned = self.hot.abandoned.count(),
+                "many attempts at this node were given up unanswered: while it says nothing, others are asked"
+            );
         }
     }
 
     /// There was no connection to it when one was wanted.
-    pub(crate) fn unreachable(self: &Arc<Self>) {
+    pub(crate) fn unreachable(&self, permit: Option<CircuitPermit>) {
         self.hot.failures.fetch_add(1, Relaxed);
-        if let Ok(permit) = self.circuit.acquire() {
+        if let Some(permit) = permit.or_else(|| self.circuit.acquire().ok()) {
             permit.end(&UNREACHABLE);
         }
     }
@@ -328,7 +398,7 @@ impl Node {
     }
 
     #[cfg(test)]
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -340,7 +410,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if *self.hot.is_full.get_mut() {
+        if self.hot.abandoned.is_full() {
             self.shared.one_is_full(false);
         }
     }
@@ -365,20 +435,28 @@ pub(crate) struct Asked {
     // Whether its latency tells of the node: a statement that usually takes as long as others.
     is_quick: bool,
     permit: Option<CircuitPermit>,
+    // Whether it finds out whether the node is well again.
+    is_probe: bool,
     has_ended: bool,
 }
 
 impl Asked {
+    /// `probe` is the leave to find out whether the node is well again, if that is what the attempt is made for.
     #[inline]
-    pub(crate) fn begin(node: Arc<Node>, is_quick: bool, now: Instant) -> Self {
+    pub(crate) fn begin(node: Arc<Node>, probe: Option<CircuitPermit>, is_quick: bool, now: Instant) -> Self {
         let hot = &node.hot;
         hot.attempts.fetch_add(1, Relaxed);
         hot.in_flight.fetch_add(1, Relaxed);
         if is_quick {
             hot.silence.asked(node.nanos(now));
         }
-        let permit = node.circuit.acquire().ok();
-        Self { node, began: now, is_quick, permit, has_ended: false }
+        if hot.abandoned.is_full() {
+            hot.asked_full.store(node.nanos(now) + 1, Relaxed);
+        }
+        let is_closed = probe.is_none() && node.circuit.is_closed();
+        let permit = probe.or_else(|| node.circuit.acquire().ok());
+        let is_probe = permit.is_some() && !is_closed;
+        Self { node, began: now, is_quick, permit, is_probe, has_ended: false }
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -390,17 +468,23 @@ impl Asked {
         self.has_ended = true;
         self.node.hot.in_flight.fetch_sub(1, Relaxed);
         let latency = now.saturating_duration_since(self.began);
-        let (class, is_answer) = match outcome {
-            Ok(_) => (Class::SUCCESS, true),
-            Err(error) => (class_for_node(error.kind()), is_answer(error.kind())),
+        let (class, said) = match outcome {
+            Ok(_) => (Class::SUCCESS, Said::Something),
+            Err(error) => (class_for_node(error.kind()), said(error.kind())),
         };
-        if is_answer {
+        if self.is_quick {
+            match said {
+                Said::Nothing => self.node.hot.silence.given_up(self.node.nanos(now)),
+                Said::Something | Said::NotAsked => self.node.hot.silence.ended(),
+            }
+        }
+        if said == Said::Something {
             // A failure that comes fast does not make a node a fast one.
             let tells = self.is_quick && outcome.is_ok();
             self.node.answered(tells.then_some(latency), now);
         }
         if self.is_quick && outcome.is_err() {
-            self.node.hot.latency.at_least(nanos(latency), self.node.nanos(now));
+            self.node.hot.at_least.at_least(nanos(latency), self.node.nanos(now));
         }
         if matches!(outcome, Err(error) if matches!(error.kind(), ErrorKind::Timeout(_))) {
             self.node.abandoned(now);
@@ -419,22 +503,40 @@ impl Asked {
 
     /// A caller has given it up, after this long.
     fn give_up(&mut self, now: Instant) {
-        self.node.hot.in_flight.fetch_sub(1, Relaxed);
-        self.node.abandoned(now);
+        let (node, is_superseded) = (&self.node, palisade::is_superseded());
+        let hot = &node.hot;
+        hot.in_flight.fetch_sub(1, Relaxed);
+        let (began, at) = (node.nanos(self.began), node.nanos(now));
         let waited = nanos(now.saturating_duration_since(self.began));
-        let at = self.node.nanos(now);
-        let usual = self.node.hot.latency.at(at);
         if self.is_quick {
-            self.node.hot.latency.at_least(waited, at);
+            hot.silence.given_up(at);
+            hot.at_least.at_least(waited, at);
         }
-        // Whoever is impatient, or was answered by another node, tells nothing of this one. Who waited long does.
-        let patience = nanos(self.node.shared.rules.stall.after).max(usual.saturating_mul(USUAL));
-        if self.is_quick && waited >= patience && !palisade::is_superseded() {
+        // A node that answers will soon have answered what another was only faster at.
+        if !is_superseded || node.is_silent(now) {
+            node.abandoned(now);
+        }
+        if self.tells(waited, began, at, is_superseded) {
             self.judge(&UNREACHABLE);
         }
         if self.node.is_stalled(now) {
             self.node.circuit.trip();
         }
+    }
+
+    /// Whether it is the node's fault that it was given up.
+    fn tells(&self, waited: u64, began: u64, now: u64, is_superseded: bool) -> bool {
+        // Others were fast enough meanwhile, and as long as it is on trial it gets no more of anybody's time.
+        if self.is_probe {
+            return true;
+        }
+        // Whoever is impatient, or was answered by another node, tells nothing of this one. Who waited long does; but a scan may
+        // take long at a node that answers others.
+        let hot = &self.node.hot;
+        let usual = hot.latency.at(now).saturating_mul(USUAL);
+        !is_superseded
+            && waited >= nanos(self.node.shared.rules.stall.after).max(usual)
+            && (self.is_quick || hot.silence.answered_at() <= began)
     }
 }
 
@@ -448,16 +550,20 @@ impl Drop for Asked {
 
 const UNREACHABLE: Class = Class::new(Fault::Unreachable, Effect::Unknown);
 
-/// Whether the node has said something, whatever it was.
-const fn is_answer(kind: ErrorKind) -> bool {
-    !matches!(
-        kind,
-        ErrorKind::Timeout(_)
-            | ErrorKind::Unreachable
-            | ErrorKind::ConnectionFull
-            | ErrorKind::Connect
-            | ErrorKind::Values
-    )
+/// What came from the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Something,
+    Nothing,
+    NotAsked,
+}
+
+const fn said(kind: ErrorKind) -> Said {
+    match kind {
+        ErrorKind::Timeout(_) | ErrorKind::Unreachable => Said::Nothing,
+        ErrorKind::ConnectionFull | ErrorKind::Connect | ErrorKind::Values => Said::NotAsked,
+        _ => Said::Something,
+    }
 }
 
 /// What an error tells of the node that was asked, and not of the statement or of other nodes.

@@ -290,22 +290,20 @@ impl Request {
         self.options.consistency
     }
 
+    /// A repeat of what counts as a request already.
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.is_step = true;
+        self
+    }
+
     /// The datacenter whose nodes are asked, if it is not the session's.
     pub fn datacenter(&self) -> Option<&Arc<str>> {
         self.datacenter.as_ref()
     }
 
-    /// The keyspace of its table, where the server has told it: that of a prepared statement, or of a batch's first one.
+    /// The keyspace of its table, where that is known.
     pub(crate) fn keyspace(&self) -> Option<&str> {
-        let prepared = match &self.operation {
-            Operation::Bound { bound, .. } => bound.prepared(),
-            Operation::Batch { batch, .. } => match batch.statements.first()? {
-                batch::BatchStatement::PreparedStatement(prepared) => prepared,
-                _ => return None,
-            },
-            Operation::Prepare { .. } | Operation::Text { .. } => return None,
-        };
-        prepared.get_keyspace_name()
+        self.name.keyspace()
     }
 
     /// The consistency level, if it is not the session's: the request's own, or that of a statement of the caller's.

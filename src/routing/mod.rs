@@ -74,7 +74,7 @@
 //! [gRFC A50]: https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md
 
 mod builder;
-mod current;
+pub(crate) mod current;
 mod order;
 
 use std::{sync::Arc, time::Duration};
@@ -90,9 +90,14 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 pub use self::builder::RoutingBuilder;
-pub(crate) use self::current::{Current, with_current};
-use self::order::{Candidate, by_merit, choose};
-use crate::nodes::{Nodes, Standing, Table};
+use self::{
+    current::Wishes,
+    order::{Candidate, by_merit, choose},
+};
+use crate::{
+    nodes::{Node, Nodes, Standing, Table},
+    request::Kind,
+};
 
 /// A load balancing policy that knows how each node does. See the [module](self) for more.
 ///
@@ -111,6 +116,17 @@ pub struct Routing {
 type Target<'a> = (NodeRef<'a>, Option<Shard>);
 type Targets<'a> = SmallVec<[(Target<'a>, Candidate); 8]>;
 
+/// What was chosen, and how many others could be asked instead.
+#[derive(Clone, Copy)]
+struct Choice<'a> {
+    target: Target<'a>,
+    standing: Standing,
+    others: usize,
+}
+
+/// Of many nodes that serve equally well, so many are looked at.
+const SAMPLE: usize = 8;
+
 impl Routing {
     /// Settings for a policy.
     pub fn builder() -> RoutingBuilder {
@@ -127,33 +143,43 @@ impl Routing {
         self.datacenter.as_deref()
     }
 
-    /// The replica to ask, if one is usable and was not tried; and how many others could be asked instead.
+    /// The replica to ask, if one is usable and was not tried. Outside: whether anybody knows the replicas.
     fn replica<'a>(
         &'a self,
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
-        view: &View<'_>,
-    ) -> Option<(Target<'a>, usize)> {
+        view: &View<'a, '_>,
+    ) -> Option<Option<Choice<'a>>> {
         let (token, table) = (info.token?, info.table?);
         let strategy = &cluster.get_keyspace(table.ks_name())?.strategy;
-        let datacenter = view.datacenter(self, cluster);
-        let replicas = cluster.replica_locator().replicas_for_token(token, strategy, datacenter, table);
+        let replicas = cluster.replica_locator().replicas_for_token(token, strategy, view.datacenter, table);
         let targets: Targets<'a> = replicas
             .into_iter()
-            .map(|(node, shard)| ((node, Some(shard)), view.candidate(node, self.rack.as_deref())))
+            .map(|(node, shard)| ((node, Some(shard)), view.candidate(node, view.rack)))
             .collect();
-        pick(&targets)
+        (!targets.is_empty()).then(|| pick(&targets))
     }
 
     /// A node to ask that need not be a replica.
-    fn coordinator<'a>(&'a self, cluster: &'a ClusterState, view: &View<'_>) -> Option<(Target<'a>, usize)> {
+    fn coordinator<'a>(&'a self, cluster: &'a ClusterState, view: &View<'a, '_>) -> Option<Choice<'a>> {
         let locator = cluster.replica_locator();
-        let nodes = match view.datacenter(self, cluster) {
+        let nodes = match view.datacenter {
             Some(datacenter) => locator.unique_nodes_in_datacenter_ring(datacenter)?,
             None => locator.unique_nodes_in_global_ring(),
         };
-        let targets: Targets<'a> =
-            nodes.iter().map(|node| ((node, None), view.candidate(node, self.rack.as_deref()))).collect();
+        let mut targets = Targets::new();
+        let mut good = 0;
+        let (end, begin) =
+            nodes.split_at(if nodes.len() > SAMPLE { fastrand::usize(..nodes.len()) } else { 0 });
+        for node in begin.iter().chain(end) {
+            let candidate = view.candidate(node, view.rack);
+            good += usize::from(candidate.is_good());
+            targets.push(((node, None), candidate));
+            // Those of a rack may be few.
+            if good == SAMPLE && view.rack.is_none() {
+                break;
+            }
+        }
         pick(&targets)
     }
 
@@ -162,7 +188,7 @@ impl Routing {
         &'a self,
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
-        view: &View<'_>,
+        view: &View<'a, '_>,
     ) -> Vec<(Target<'a>, Candidate)> {
         let mut plan: Vec<_> = self
             .around
@@ -171,12 +197,12 @@ impl Routing {
             .chain(self.around.fallback(info, cluster))
             .map(|target| (target, view.candidate(target.0, None)))
             .collect();
-        if let Some(wanted) = view.wanted {
+        if let Some(wanted) = &view.wishes.datacenter {
             // The policy inside may never leave its own datacenter.
             let others =
                 cluster.get_nodes_info().iter().map(|node| ((node, None), view.candidate(node, None)));
             plan.extend(others);
-            plan.retain(|((node, _), _)| node.datacenter.as_deref() == Some(wanted));
+            plan.retain(|((node, _), _)| node.datacenter.as_deref() == Some(&**wanted));
         }
         let mut seen: SmallVec<[Uuid; 8]> = SmallVec::new();
         plan.retain(|((node, _), _)| {
@@ -191,51 +217,81 @@ impl Routing {
     }
 }
 
-fn pick<'a>(targets: &[(Target<'a>, Candidate)]) -> Option<(Target<'a>, usize)> {
+fn pick<'a>(targets: &[(Target<'a>, Candidate)]) -> Option<Choice<'a>> {
     let candidates: SmallVec<[Candidate; 8]> = targets.iter().map(|(_, candidate)| *candidate).collect();
     let (index, others) = choose(&candidates, |below| fastrand::usize(..below))?;
-    Some((targets[index].0, others))
+    let (target, Candidate { standing, .. }) = targets[index];
+    Some(Choice { target, standing, others })
 }
 
 /// What one choice is made by.
-struct View<'a> {
-    table: &'a Table,
-    tried: SmallVec<[Uuid; 4]>,
-    // The datacenter that the request names.
-    wanted: Option<&'a str>,
+struct View<'a, 'of> {
+    table: &'of Table,
+    wishes: &'of Wishes,
+    // The datacenter to look for nodes in, and the rack there that is preferred.
+    datacenter: Option<&'a str>,
+    rack: Option<&'a str>,
+    // The nodes whose circuits gave no leave.
+    refused: SmallVec<[Uuid; 4]>,
     now: Instant,
 }
 
-impl View<'_> {
-    /// The datacenter to look for nodes in, as the cluster's state names it.
-    fn datacenter<'a>(&self, routing: &'a Routing, cluster: &'a ClusterState) -> Option<&'a str> {
-        match self.wanted {
-            None => routing.datacenter.as_deref(),
-            Some(wanted) => {
+impl<'a, 'of> View<'a, 'of> {
+    fn new(
+        routing: &'a Routing,
+        info: &'a RoutingInfo<'_>,
+        cluster: &'a ClusterState,
+        (table, wishes): (&'of Table, &'of Wishes),
+        now: Instant,
+    ) -> Self {
+        let (datacenter, rack) = match (&wishes.datacenter, &routing.datacenter) {
+            (Some(wanted), usual) if usual.as_deref() != Some(wanted) => {
+                // What is asked for has to live as long as the cluster's state. One that does not exist has no nodes either.
                 let names = cluster.replica_locator().datacenter_names();
-                // One that does not exist has no nodes either.
-                Some(names.iter().find(|name| *name == wanted).map_or("", String::as_str))
+                let name = names.iter().find(|name| ***name == **wanted).map_or("", String::as_str);
+                // A rack of the usual one's name is as good as any there.
+                (Some(name), None)
             }
+            (_, Some(usual)) => (Some(&**usual), routing.rack.as_deref()),
+            // The session may have a preference of its own.
+            _ => (info.node_location_preference.datacenter(), info.node_location_preference.rack()),
+        };
+        Self { table, wishes, datacenter, rack, refused: SmallVec::new(), now }
+    }
+
+    fn standing(&self, node: &Node, is_connected: bool) -> Standing {
+        match node.standing(is_connected, self.now) {
+            // What the driver asks for itself is no attempt that anybody would hear the end of.
+            Standing::Due if self.wishes.kind.is_none() || self.refused.contains(&node.host_id()) => {
+                Standing::Ejected
+            }
+            standing => standing,
         }
     }
 
     fn candidate(&self, driver: &DriverNode, rack: Option<&str>) -> Candidate {
         let is_connected = driver.is_connected();
-        let is_tried = self.tried.contains(&driver.host_id);
+        let is_tried = self.wishes.tried.contains(&driver.host_id);
         let is_near = rack.is_some() && driver.rack.as_deref() == rack;
         match self.table.find(driver.host_id) {
-            Some(known) => Candidate {
-                standing: known.node.standing(is_connected, self.now),
-                is_tried,
-                is_near,
-                latency: known.node.latency(self.now),
-                in_flight: known.node.in_flight(),
-                weight: known.node.weight(self.now),
-            },
+            Some(known) => {
+                let standing = self.standing(&known.node, is_connected);
+                Candidate {
+                    standing,
+                    is_tried,
+                    // A read that is hurt by it can be sent again.
+                    is_due: standing == Standing::Due && self.wishes.kind == Some(Kind::Read),
+                    is_near,
+                    latency: known.node.latency(self.now),
+                    in_flight: known.node.in_flight(),
+                    weight: known.node.weight(self.now),
+                }
+            }
             // It came to the cluster just now.
             None => Candidate {
                 standing: if is_connected { Standing::Usable } else { Standing::Down },
                 is_tried,
+                is_due: false,
                 is_near,
                 latency: 0,
                 in_flight: 0,
@@ -246,89 +302,76 @@ impl View<'_> {
 }
 
 impl Routing {
-    /// Sees to it that the nodes of this state of the cluster are known.
-    fn sync(&self, cluster: &ClusterState) {
-        let nodes = cluster.get_nodes_info();
-        let table = self.nodes.table();
-        let is_known = |node: &Arc<DriverNode>| {
-            table.find(node.host_id).is_some_and(|known| Arc::ptr_eq(&known.driver, node))
-        };
-        if table.iter().len() != nodes.len() || !nodes.iter().all(is_known) {
-            drop(table);
-            self.nodes.sync(cluster);
-        }
-    }
-
     fn choose<'a>(
         &'a self,
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
-        current: Option<&Current>,
-    ) -> Option<(Target<'a>, usize)> {
-        let table = self.nodes.table();
-        let view = View {
-            table: &table,
-            tried: current.map(Current::tried).unwrap_or_default(),
-            wanted: current.and_then(Current::datacenter),
-            now: Instant::now(),
-        };
-        if !self.is_foreign && !info.should_route_as_lwt() {
-            if let Some(chosen) = self.replica(info, cluster, &view) {
-                return Some(chosen);
+        view: &View<'a, '_>,
+    ) -> Option<Choice<'a>> {
+        let in_order = info.should_route_as_lwt();
+        if !self.is_foreign && !in_order {
+            let replica = self.replica(info, cluster, view);
+            if let Some(Some(choice)) = replica {
+                return Some(choice);
             }
-            if let Some((target, others)) = self.coordinator(cluster, &view) {
-                // Where the replicas are known, another coordinator would have to ask the same ones.
-                let others = if info.token.is_some() { 0 } else { others };
-                return Some((target, others));
+            if let Some(choice) = self.coordinator(cluster, view) {
+                // Another coordinator would have to ask the same replicas.
+                let others = if replica.is_some() { 0 } else { choice.others };
+                return Some(Choice { others, ..choice });
             }
         }
-        let plan = self.plan(info, cluster, &view);
-        let usable = plan
-            .iter()
-            .filter(|(_, candidate)| candidate.standing == Standing::Usable && !candidate.is_tried);
-        let others = usable.count().saturating_sub(1);
-        plan.first().map(|(target, _)| (*target, others))
+        let plan = self.plan(info, cluster, view);
+        let good = plan.iter().filter(|(_, candidate)| candidate.is_good()).count();
+        // Two copies of a lightweight transaction would contend with each other.
+        let others = if in_order { 0 } else { good.saturating_sub(1) };
+        plan.first().map(|(target, candidate)| Choice {
+            target: *target,
+            standing: candidate.standing,
+            others,
+        })
     }
 }
 
 impl LoadBalancingPolicy for Routing {
     fn pick<'a>(&'a self, info: &'a RoutingInfo<'_>, cluster: &'a ClusterState) -> Option<Target<'a>> {
-        self.sync(cluster);
-        with_current(|mut current| {
-            let (target, others) = self.choose(info, cluster, current.as_deref())?;
-            if let Some(current) = &mut current
-                && let Some(known) = self.nodes.table().find(target.0.host_id)
-            {
-                current.offer(&known.node, info.token.is_some());
-                current.could_go_elsewhere(others);
-            }
-            Some(target)
-        })
+        let now = Instant::now();
+        self.nodes.keep_up(cluster, now);
+        let (table, wishes) = (self.nodes.table(), current::wishes());
+        let mut view = View::new(self, info, cluster, (&table, &wishes), now);
+        loop {
+            let Choice { target, standing, others } = self.choose(info, cluster, &view)?;
+            let host_id = target.0.host_id;
+            let node = table.find(host_id).map(|known| &known.node);
+            let probe = match (standing, node) {
+                (Standing::Due, Some(node)) => {
+                    let Some(probe) = node.probe() else {
+                        // It is no candidate any more: the next choice is another one.
+                        view.refused.push(host_id);
+                        continue;
+                    };
+                    Some(probe)
+                }
+                _ => None,
+            };
+            current::offer(host_id, node, probe, info.token.is_some(), Some(others));
+            return Some(target);
+        }
     }
 
     fn fallback<'a>(&'a self, info: &'a RoutingInfo<'_>, cluster: &'a ClusterState) -> FallbackPlan<'a> {
-        let plan = with_current(|current| {
-            let current = current.as_deref();
-            let table = self.nodes.table();
-            let view = View {
-                table: &table,
-                tried: current.map(Current::tried).unwrap_or_default(),
-                wanted: current.and_then(Current::datacenter),
-                now: Instant::now(),
-            };
-            self.plan(info, cluster, &view)
-        });
+        let (table, wishes) = (self.nodes.table(), current::wishes());
+        let view = View::new(self, info, cluster, (&table, &wishes), Instant::now());
+        let plan = self.plan(info, cluster, &view);
         let has_token = info.token.is_some();
         // The driver asks for the next one when it has no connection to the one before.
         Box::new(plan.into_iter().map(|(target, _)| target).filter(move |(node, _)| {
-            with_current(|current| match (current, self.nodes.table().find(node.host_id)) {
-                (Some(current), Some(_)) if current.has_seen(node.host_id) => false,
-                (Some(current), Some(known)) => {
-                    current.offer(&known.node, has_token);
-                    true
-                }
-                _ => true,
-            })
+            let is_new = !current::has_seen(node.host_id);
+            if is_new {
+                let table = self.nodes.table();
+                let known = table.find(node.host_id).map(|known| &known.node);
+                current::offer(node.host_id, known, None, has_token, None);
+            }
+            is_new
         }))
     }
 

@@ -12,6 +12,8 @@ pub(super) struct Candidate {
     pub(super) standing: Standing,
     /// Whether this request was sent there already, and not answered well.
     pub(super) is_tried: bool,
+    /// Whether this request is to find out whether the node is well again.
+    pub(super) is_due: bool,
     /// Whether it is nearer than the others: in the preferred rack, where one is preferred.
     pub(super) is_near: bool,
     /// How long an answer takes, in nanoseconds; zero if nobody knows.
@@ -38,10 +40,12 @@ pub(super) fn choose(
     candidates: &[Candidate],
     mut draw: impl FnMut(usize) -> usize,
 ) -> Option<(usize, usize)> {
-    let all: Indices = (0..candidates.len())
-        .filter(|index| candidates[*index].standing == Standing::Usable && !candidates[*index].is_tried)
-        .collect();
+    let all: Indices = (0..candidates.len()).filter(|index| candidates[*index].is_good()).collect();
     let others = all.len().checked_sub(1)?;
+    // It would hardly be drawn, since it was slow at the end, and come back long after it is well.
+    if let Some(due) = all.iter().find(|index| candidates[**index].is_due) {
+        return Some((*due, others));
+    }
     let mut usable = all.clone();
     usable.retain(|index| is_drawn(candidates[*index].weight, &mut draw));
     if usable.is_empty() {
@@ -57,6 +61,13 @@ pub(super) fn choose(
         (near, far) => near.or(far)?,
     };
     Some((best, others))
+}
+
+impl Candidate {
+    /// Whether it may well be asked.
+    pub(super) fn is_good(&self) -> bool {
+        self.standing.is_good() && !self.is_tried
+    }
 }
 
 type Indices = SmallVec<[usize; 8]>;
@@ -101,8 +112,8 @@ fn costs(one: &Candidate, other: &Candidate) -> (f64, f64) {
 /// How much a node is to be avoided when there is no better one, the least first: none is left out.
 pub(super) fn by_merit(one: &Candidate, other: &Candidate) -> Ordering {
     let merit = |candidate: &Candidate| match (candidate.standing, candidate.is_tried) {
-        (Standing::Usable, false) => 0,
-        (Standing::Usable, true) => 1,
+        (Standing::Usable | Standing::Due, false) => 0,
+        (Standing::Usable | Standing::Due, true) => 1,
         (Standing::Full, false) => 2,
         (Standing::Ejected, false) => 3,
         (Standing::Full | Standing::Ejected, true) => 4,
@@ -123,6 +134,7 @@ mod tests {
         Candidate {
             standing: Standing::Usable,
             is_tried: false,
+            is_due: false,
             is_near: false,
             latency: latency * MS,
             in_flight,
@@ -160,6 +172,15 @@ mod tests {
         nodes[4].is_tried = true;
         assert_eq!(choose(&nodes, drawn(&[])), None);
         assert_eq!(choose(&[], drawn(&[])), None);
+    }
+
+    #[test]
+    fn a_node_that_may_be_well_again_is_asked_once_however_slow_it_was() {
+        let mut nodes = [node(1, 0), node(5_000, 9), node(1, 0)];
+        (nodes[1].standing, nodes[1].is_due) = (Standing::Due, true);
+        assert_eq!(choose(&nodes, drawn(&[])), Some((1, 2)));
+        nodes[1].is_tried = true;
+        assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((0, 1)));
     }
 
     #[test]
@@ -228,6 +249,7 @@ mod tests {
             |(standing, is_tried, is_near, latency, in_flight, weight)| Candidate {
                 standing,
                 is_tried,
+                is_due: false,
                 is_near,
                 latency,
                 in_flight,

@@ -51,24 +51,38 @@ impl Call {
 
     #[inline]
     pub(super) fn end<E: HasErrorKind>(&mut self, outcome: Result<&Response, &E>) {
-        let Some(series) = self.series.take() else { return };
-        let elapsed = self.since.elapsed();
         match outcome {
-            Ok(response) => {
-                series.succeeded(elapsed);
-                if response.is_rows() {
-                    series.returned(response.rows_num());
-                }
+            Ok(response) => self.succeeded(response),
+            Err(error) => {
+                // What the error tells is not ours either.
+                self.inside = true;
+                let error_type = error.error_kind().as_str();
+                let code = self.recording.as_ref().and_then(|_| error.server_code());
+                self.inside = false;
+                self.failed(error_type, code);
             }
-            Err(error) => series.failed(error.error_kind().as_str(), elapsed),
+        }
+    }
+
+    #[inline]
+    fn succeeded(&mut self, response: &Response) {
+        if let Some(series) = self.series.take() {
+            series.succeeded(self.since.elapsed());
+            if response.is_rows() {
+                series.returned(response.rows_num());
+            }
         }
         if let Some(recording) = self.recording.take() {
-            match outcome {
-                Ok(response) => recording.succeeded(self.since, response),
-                Err(error) => {
-                    recording.failed(self.since, error.error_kind().as_str(), error.server_code());
-                }
-            }
+            recording.succeeded(self.since, response);
+        }
+    }
+
+    fn failed(&mut self, error_type: &'static str, server_code: Option<i32>) {
+        if let Some(series) = self.series.take() {
+            series.failed(error_type, self.since.elapsed());
+        }
+        if let Some(recording) = self.recording.take() {
+            recording.failed(self.since, error_type, server_code);
         }
     }
 }
@@ -76,12 +90,8 @@ impl Call {
 impl Drop for Call {
     #[inline]
     fn drop(&mut self) {
-        if let Some(series) = self.series.take() {
-            let error_type = if self.inside { PANICKED } else { CANCELLED };
-            series.failed(error_type, self.since.elapsed());
-            if let Some(recording) = self.recording.take() {
-                recording.failed(self.since, error_type, None);
-            }
+        if self.series.is_some() {
+            self.failed(if self.inside { PANICKED } else { CANCELLED }, None);
         }
     }
 }

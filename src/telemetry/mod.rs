@@ -74,6 +74,10 @@
 //! | `cassandra.attempt.count` | attempts that it took; those of which the ledger has forgotten are not among them |
 //! | `cassandra.speculative_execution.count` | those that began while another was under way |
 //!
+//! An attempt's span has `kind`, the node that was really asked as `network.peer.address` and `.port` and as
+//! `cassandra.coordinator.id` and `.dc`, and of an attempt that failed `error.type`, `otel.status_code` and
+//! `db.response.status_code`.
+//!
 //! No value that is bound to a statement or written into it is in any of them, unless [`QueryText::WithLiterals`] asks for
 //! the latter. So the text of an error is not told either: a server repeats in it what it has been sent.
 //!
@@ -104,6 +108,7 @@
 //!
 //! [semantic conventions]: https://opentelemetry.io/docs/specs/semconv/db/cassandra/
 
+mod attempt;
 mod book;
 mod by_name;
 mod call;
@@ -121,6 +126,7 @@ mod text;
 
 use metrics::{Unit, describe_gauge, describe_histogram};
 
+pub(crate) use self::attempt::{attempt_span, record_attempt};
 pub use self::{
     future::TelemetryFuture,
     layer::{TelemetryBuilder, TelemetryLayer},

@@ -152,6 +152,7 @@ mod tests {
             node: None,
             host_id: None,
             passed_over: Vec::new(),
+            datacenter: None,
             started: began + Duration::from_millis(millis),
             outcome,
         };

@@ -25,7 +25,7 @@ use tracing_subscriber::{layer::SubscriberExt, registry::LookupSpan};
 
 use super::*;
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, HasErrorKind},
     idempotence::analyze,
     ledger::{AttemptGuard, Ledger},
     nodes::{Availability, Nodes, Rules},
@@ -196,6 +196,24 @@ fn a_panic_below_is_no_cancellation() {
     });
     assert_eq!(seen.values("db.client.operation.duration", &[("error.type", "panicked")]).len(), 1);
     assert!(seen.values("db.client.operation.duration", &[("error.type", "cancelled")]).is_empty());
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_asked_leaves_nothing_under_way() {
+    #[derive(Debug)]
+    struct Bad;
+    impl HasErrorKind for Bad {
+        fn error_kind(&self) -> ErrorKind {
+            panic!("the error's own trouble")
+        }
+    }
+    let mut service = TelemetryLayer::new().layer(service_fn(|_: Request| ready(Err::<Response, _>(Bad))));
+    let seen = Seen::by(|| {
+        let called = catch_unwind(AssertUnwindSafe(|| drop(call(&mut service, Request::text(SELECT)))));
+        assert!(called.is_err());
+    });
+    assert_eq!(seen.values("db.client.operation.duration", &[("error.type", "panicked")]).len(), 1);
+    assert_eq!(seen.values("cassandra.client.operation.active", &[]), [0.0]);
 }
 
 #[test]

@@ -12,8 +12,9 @@ pub enum QueryText {
     /// Nothing.
     #[default]
     Off,
-    /// The text, with `?` in place of each value that is written into it, and without comments. What is not understood is left
-    /// out as a whole.
+    /// The text, with `?` in place of each value that is written into it, and without comments. A text with a string that does not
+    /// end is left out as a whole. What stands without quotes where a value should is taken for a name, and told: no server
+    /// would take it for anything else.
     WithoutLiterals,
     /// The text as it is, with all values that are written into it. Those that are bound to it are never told.
     WithLiterals,
@@ -28,9 +29,14 @@ impl QueryText {
         match self {
             Self::Off => None,
             Self::WithoutLiterals => joined(request.texts(), |text| without_literals(text, LONGEST)),
-            Self::WithLiterals => joined(request.texts(), |text| Some(text.to_owned())),
+            Self::WithLiterals => joined(request.texts(), |text| Some(head(text).to_owned())),
         }
     }
+}
+
+/// As much of a text as may be told, and a little more.
+fn head(text: &str) -> &str {
+    text.char_indices().nth(LONGEST + 1).map_or(text, |(end, _)| &text[..end])
 }
 
 fn joined<'a>(texts: impl Iterator<Item = &'a str>, told: impl Fn(&str) -> Option<String>) -> Option<String> {

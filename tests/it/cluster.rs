@@ -147,3 +147,12 @@ pub(crate) fn locked() -> Option<&'static Cluster> {
     not_in_the_users("logins are tried")?;
     own(&LOCKED)
 }
+
+/// Two datacenters for one test, which may do anything to them: two nodes in `dc1`, and one in `dc2`.
+pub(crate) fn two_datacenters() -> Option<Cluster> {
+    not_in_the_users("datacenters are stopped")?;
+    if let Err(missing) = cassandra_cluster::requirements() {
+        return skip(missing);
+    }
+    start(|| Cluster::builder().datacenter("dc1", 2).datacenter("dc2", 1).heap_mib(384))
+}

@@ -316,8 +316,9 @@ async fn probes_close_an_open_circuit_without_a_single_request() {
     let (mut transitions, attempts) = (monitor.transitions(), node.figures().attempts);
     node.circuit().trip();
     let mut next = async || {
-        let transition = transitions.next().await.unwrap().unwrap();
-        (transition.to, transition.cause)
+        let transition =
+            tokio::time::timeout(Duration::from_secs(20), transitions.next()).await.expect("news");
+        transition.unwrap().map(|transition| (transition.to, transition.cause)).unwrap()
     };
     assert_eq!(next().await, (NodeState::Degraded, Cause::CircuitOpen));
     assert_eq!(next().await, (NodeState::Up, Cause::Answers));

@@ -6,6 +6,7 @@ mod client;
 mod cluster;
 mod composition;
 mod connect;
+mod failover;
 mod faults;
 mod health;
 mod idempotence;

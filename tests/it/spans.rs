@@ -86,9 +86,14 @@ async fn a_span_for_the_call_holds_one_for_each_attempt_and_their_story() {
     let attempts: Vec<_> =
         ended.iter().filter(|span| span.0 == "cassandra.attempt").map(|span| &span.1.0).collect();
     assert_eq!(attempts.len(), 2, "{ended:?}");
-    assert_eq!(attempts[0]["error"], "overloaded");
-    assert!(!attempts[1].contains_key("error"));
-    assert!(attempts.iter().all(|fields| fields["node"] == proxied.address().to_string()));
+    assert_eq!(attempts[0]["error.type"], "overloaded");
+    assert_eq!(attempts[0]["db.response.status_code"], "0x1001");
+    assert!(!attempts[1].contains_key("error.type"));
+    let peer = |fields: &HashMap<&str, String>| {
+        format!("{}:{}", fields["network.peer.address"], fields["network.peer.port"])
+    };
+    assert!(attempts.iter().all(|fields| peer(fields) == proxied.address().to_string()));
+    assert!(attempts.iter().all(|fields| fields.contains_key("cassandra.coordinator.dc")), "{attempts:?}");
     assert!(attempts.iter().all(|fields| fields["kind"] == "read"));
 
     let calls: Vec<_> = ended.iter().filter(|span| span.0 == "cassandra").map(|span| &span.1.0).collect();

@@ -4,6 +4,8 @@ use Consistency::{
     All, Any, EachQuorum, LocalOne, LocalQuorum, LocalSerial, One, Quorum, Serial, Three, Two,
 };
 
+use proptest::prelude::*;
+
 use super::*;
 
 const LEVELS: [Consistency; 11] =
@@ -58,6 +60,17 @@ fn with_three_replicas_each_node_that_is_down_costs_the_levels_that_need_it() {
         let placement = ring(one_datacenter(3), &members, &[&[0, 1, 2]]);
         assert_eq!(served(&placement, &members, Some(0)), levels, "{picture}");
         assert_eq!(served(&placement, &members, None), levels, "{picture}");
+    }
+}
+
+#[test]
+fn half_of_the_replicas_are_no_quorum() {
+    for (picture, share) in [("uuud", 1.0), ("uudd", 0.0)] {
+        let members = members(picture);
+        let placement = ring(one_datacenter(4), &members, &[&[0, 1, 2, 3]]);
+        for level in [Quorum, LocalQuorum, EachQuorum, Serial, LocalSerial] {
+            assert_eq!(judge(&placement, &members, level, None).share, share, "{picture} {level:?}");
+        }
     }
 }
 
@@ -227,6 +240,66 @@ fn a_cluster_without_nodes_or_ranges_panics_nowhere() {
                 let verdict = judge(&placement, &[], level, near);
                 assert_eq!(verdict.share, 0.0, "{level:?} {placement:?}");
             }
+        }
+    }
+}
+
+/// All ways to choose so many of these.
+fn choices(of: &[usize], chosen: usize) -> Vec<Vec<usize>> {
+    let Some((first, rest)) = of.split_first() else {
+        return if chosen == 0 { vec![Vec::new()] } else { Vec::new() };
+    };
+    let mut all = choices(rest, chosen);
+    if let Some(fewer) = chosen.checked_sub(1) {
+        all.extend(choices(rest, fewer).into_iter().map(|rest| [&[*first], &rest[..]].concat()));
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn numbers_tell_the_same_as_all_places_that_there_are(
+        up in prop::collection::vec(any::<bool>(), 1..8),
+        factor in 1_usize..5,
+    ) {
+        let members: Vec<_> =
+            up.iter().map(|up| Member { datacenter: 0, up: *up, coordinates: true }).collect();
+        let nodes: Vec<_> = (0..members.len()).collect();
+        let sets = choices(&nodes, factor.min(nodes.len()));
+        let sets: Vec<_> = sets.iter().map(Vec::as_slice).collect();
+        let placed = ring(one_datacenter(factor), &members, &sets);
+        let counted = Placement::Numbers(one_datacenter(factor));
+        for level in LEVELS {
+            let [placed, counted] = [&placed, &counted].map(|at| judge(at, &members, level, Some(0)));
+            prop_assert!((placed.share - counted.share).abs() < 1e-9, "{level:?}: {placed:?} {counted:?}");
+            prop_assert_eq!(placed.obstacle.is_none(), counted.obstacle.is_none());
+        }
+    }
+
+    #[test]
+    fn a_node_more_takes_nothing_away_and_a_level_that_needs_more_is_served_less(
+        up in prop::collection::vec(any::<bool>(), 6),
+        sets in prop::collection::vec(prop::sample::subsequence(vec![0_usize, 1, 2, 3, 4, 5], 0..6), 1..6),
+        back in 0_usize..6,
+        near in prop::option::of(0_usize..3),
+    ) {
+        let mut members: Vec<_> = (0..6)
+            .map(|node| Member { datacenter: node / 2, up: up[node], coordinates: up[node] })
+            .collect();
+        let sets: Vec<_> = sets.iter().map(Vec::as_slice).collect();
+        let factors = Factors::ByDatacenter(vec![(0, 2), (1, 2), (2, 2)]);
+        let placement = ring(factors, &members, &sets);
+        let shares = |members: &[Member]| LEVELS.map(|level| judge(&placement, members, level, near).share);
+        let before = shares(&members);
+        for (more, less) in
+            [(Any, One), (One, Two), (Two, Three), (Quorum, All), (EachQuorum, All), (LocalOne, LocalQuorum)]
+        {
+            let share = |level| before[LEVELS.iter().position(|one| *one == level).unwrap()];
+            prop_assert!(share(more) >= share(less), "{more:?} {less:?}");
+        }
+        (members[back].up, members[back].coordinates) = (true, true);
+        for (level, (before, after)) in LEVELS.iter().zip(before.into_iter().zip(shares(&members))) {
+            prop_assert!(after >= before, "{level:?}: {before} to {after}");
         }
     }
 }

@@ -1,0 +1,119 @@
+//! The datacenters that there are to choose from, and what the cluster tells of them.
+
+use std::{fmt, sync::Arc};
+
+use scylla::{cluster::metadata::Strategy, statement::Consistency};
+
+use crate::{health::Servability, service::Cassandra};
+
+/// Maps a consistency level to the one at which another datacenter serves instead.
+pub(super) type Mapping = Arc<dyn Fn(Consistency) -> Option<Consistency> + Send + Sync>;
+
+/// A datacenter. The local one serves everything as it is.
+#[derive(Clone)]
+pub(super) struct Datacenter {
+    pub(super) name: Arc<str>,
+    pub(super) mapping: Option<Mapping>,
+}
+
+impl Datacenter {
+    /// The level at which it serves what was to be served at `level`.
+    pub(super) fn level(&self, level: Consistency) -> Option<Consistency> {
+        match &self.mapping {
+            Some(mapping) => mapping(level),
+            None => Some(level),
+        }
+    }
+}
+
+impl fmt::Debug for Datacenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Datacenter").field(&self.name).finish()
+    }
+}
+
+/// What the cluster tells.
+pub(super) trait Source: Send + Sync {
+    /// The session's consistency level.
+    fn consistency(&self) -> Consistency;
+    /// The session's keyspace.
+    fn keyspace(&self) -> Option<String>;
+    /// Whether a keyspace has replicas in a datacenter. It has if nobody knows.
+    fn has_replicas(&self, keyspace: &str, datacenter: &str) -> bool;
+    /// Whether each of the datacenters can serve now. In doubt the one that is active can, and the others cannot.
+    fn can_serve(&self, active: usize) -> Vec<bool>;
+}
+
+/// The cluster of a session.
+pub(super) struct Cluster {
+    pub(super) cassandra: Cassandra,
+    pub(super) servability: Servability,
+    /// Each with the level at which it has to be able to serve.
+    pub(super) datacenters: Vec<(Arc<str>, Consistency)>,
+    /// Those that decide, or none for all that could be served by several datacenters.
+    pub(super) keyspaces: Vec<String>,
+    pub(super) min_servable: f64,
+}
+
+impl Source for Cluster {
+    fn consistency(&self) -> Consistency {
+        self.cassandra.consistency()
+    }
+
+    fn keyspace(&self) -> Option<String> {
+        self.cassandra.session().get_keyspace().map(|name| String::clone(&name))
+    }
+
+    fn has_replicas(&self, keyspace: &str, datacenter: &str) -> bool {
+        let cluster = self.cassandra.session().get_cluster_state();
+        cluster.get_keyspace(keyspace).is_none_or(|known| has_replicas(&known.strategy, datacenter))
+    }
+
+    fn can_serve(&self, active: usize) -> Vec<bool> {
+        let cluster = self.cassandra.session().get_cluster_state();
+        let keyspaces: Vec<&str> = if self.keyspaces.is_empty() {
+            let is_shared = |strategy| {
+                self.datacenters.iter().filter(|(name, _)| is_placed_in(strategy, name)).take(2).count() == 2
+            };
+            let known = cluster
+                .keyspaces_iter()
+                .filter(|(name, known)| !is_system(name) && is_shared(&known.strategy));
+            known.map(|(name, _)| name).collect()
+        } else {
+            self.keyspaces.iter().map(String::as_str).collect()
+        };
+        let look = self.servability.look(Arc::clone(&cluster), self.cassandra.nodes());
+        let can_serve = |(index, (name, level)): (usize, &(Arc<str>, Consistency))| {
+            let surely = index != active;
+            let mut of_here = keyspaces
+                .iter()
+                .filter(|keyspace| {
+                    cluster.get_keyspace(keyspace).is_some_and(|known| has_replicas(&known.strategy, name))
+                })
+                .filter_map(|keyspace| look.share(keyspace, *level, name, surely))
+                .peekable();
+            // What it has no part of says nothing of it, unless it has part of nothing.
+            let has_part = of_here.peek().is_some() || self.keyspaces.is_empty();
+            has_part && look.is_up(name, surely) && of_here.all(|share| share >= self.min_servable)
+        };
+        self.datacenters.iter().enumerate().map(can_serve).collect()
+    }
+}
+
+fn has_replicas(strategy: &Strategy, datacenter: &str) -> bool {
+    match strategy {
+        Strategy::NetworkTopologyStrategy { datacenter_repfactors } => {
+            datacenter_repfactors.get(datacenter).is_some_and(|factor| *factor > 0)
+        }
+        _ => true,
+    }
+}
+
+/// Whether it is said to have replicas there, and not left to the ring.
+fn is_placed_in(strategy: &Strategy, datacenter: &str) -> bool {
+    matches!(strategy, Strategy::NetworkTopologyStrategy { .. }) && has_replicas(strategy, datacenter)
+}
+
+fn is_system(keyspace: &str) -> bool {
+    keyspace == "system" || keyspace.starts_with("system_")
+}
