@@ -202,9 +202,8 @@ fn serves_and_ends(ring: &Ring) {
 
     // What callers and operators do wrong is told, and what operators do right is in force at once.
     assert_eq!(service.ask("GET", "/users/1", "x-priority: urgent\r\n", "").status, 400);
-    let set = |setting: &str, value: &str| {
-        service.ask("PUT", &format!("/admin/settings/{setting}"), "", value)
-    };
+    let set =
+        |setting: &str, value: &str| service.ask("PUT", &format!("/admin/settings/{setting}"), "", value);
     assert_eq!(set("breaker.mode", "ajar").status, 400);
     assert_eq!(set("retry.max_attempts", "2").json()["needs_restart"][0], "retry.max_attempts");
     assert_eq!(set("breaker.mode", "forced_open").json()["changed"][0], "breaker.mode");
@@ -220,7 +219,8 @@ fn serves_and_ends(ring: &Ring) {
         (service.get("/admin/stack").json()["drain"]["in_flight"].as_u64()? > 0).then_some(())
     });
     service.terminate();
-    let unready = until("it is not ready", || Some(service.get("/ready")).filter(|ready| ready.status != 200));
+    let unready =
+        until("it is not ready", || Some(service.get("/ready")).filter(|ready| ready.status != 200));
     assert_eq!(unready.status, 503, "{}", unready.head);
     drop(hang);
     assert_eq!(slow.join().unwrap().map(|answer| answer.status), Some(404));
