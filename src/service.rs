@@ -21,8 +21,8 @@ use crate::{
     prepared::Statements,
     request::Request,
     response::Response,
-    telemetry,
     routing::Routing,
+    telemetry,
 };
 
 /// A session with a cluster, as a [`tower::Service`].

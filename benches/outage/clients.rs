@@ -23,9 +23,9 @@ use scylla::{
     value::Counter,
 };
 use tokio::task_local;
-use tower::{Service, util::BoxCloneSyncService};
+use tower::Service;
 use tower_cassandra::{
-    Client, Error, Request, Response, Statement,
+    BoxStack, BoxStackFuture, Client, Error, Request, Response, Statement,
     ledger::{Ledger, Outcome},
 };
 
@@ -45,7 +45,7 @@ pub(crate) enum Operation {
     Count(i32),
 }
 
-/// Which datacenter is used, and which one in its place.
+/// Which datacenter requests stay in, as long as it serves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
     pub(crate) local: &'static str,
@@ -100,8 +100,9 @@ impl Target {
         site: Option<Site>,
     ) -> Self {
         if kind == Kind::Stack {
-            let client = stack(points, site).await.expect("a session");
-            return Self::Stack { client: Client::new(Seen(client.stack().clone())), consistency };
+            let stack = stack(points, site).await.expect("a session");
+            let client = Client::new(Seen(stack.client().stack().clone()));
+            return Self::Stack { client, consistency };
         }
         let mut profile = ExecutionProfile::builder();
         if kind == Kind::Speculative {
@@ -110,6 +111,7 @@ impl Target {
             profile = profile.speculative_execution_policy(Some(Arc::new(policy)));
         }
         if let Some(site) = site {
+            // It may do by itself what the stack does, with a consistency that silently means the other datacenter.
             let policy = DefaultPolicy::builder().prefer_datacenter(site.local.to_owned());
             profile = profile.load_balancing_policy(policy.permit_dc_failover(true).build());
         }
@@ -195,12 +197,12 @@ task_local! {
 
 /// A stack whose attempts are counted, also those of requests that end well.
 #[derive(Clone)]
-pub(crate) struct Seen(BoxCloneSyncService<Request, Response, Error>);
+pub(crate) struct Seen(BoxStack);
 
 impl Service<Request> for Seen {
     type Response = Response;
     type Error = Error;
-    type Future = <BoxCloneSyncService<Request, Response, Error> as Service<Request>>::Future;
+    type Future = BoxStackFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.0.poll_ready(cx)

@@ -51,8 +51,8 @@ pub(crate) fn run(ground: &Ground, bars: &mut Bars) {
         println!("    {without:.2} s without an answer, {switches} switches, back after {back:.1} s");
         if kind == Kind::Stack {
             bars.at_most("datacenter_lost_without_service_seconds", without, 2.0);
-            bars.at_most("datacenter_lost_switches", number(switches), 2.0);
-            bars.at_least("datacenter_lost_switches", number(switches), 2.0);
+            bars.at_most("datacenter_lost_switches_at_most", number(switches), 2.0);
+            bars.at_least("datacenter_lost_switches_at_least", number(switches), 2.0);
             bars.at_most("datacenter_lost_back_seconds", back, BACK.as_secs_f64());
         }
     }

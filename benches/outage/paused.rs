@@ -116,8 +116,8 @@ pub(crate) fn counters(ground: &Ground, bars: &mut Bars) {
             bars.at_most("paused_counters_repeated", number(repeated), 0.0);
             bars.at_most("paused_counters_not_told", number(not_told), 0.0);
             bars.at_most("paused_counters_errors", number(errors), number(under_way + 10));
-            bars.at_least("paused_counters_not_lost", counted, number(acknowledged));
-            bars.at_most("paused_counters_not_twice", counted, number(acknowledged + unknown));
+            bars.at_least("paused_counters_counted_at_least", counted, number(acknowledged));
+            bars.at_most("paused_counters_counted_at_most", counted, number(acknowledged + unknown));
         }
     }
 }

@@ -233,7 +233,9 @@ impl Nodes {
         self.table.store(Arc::clone(&now));
         drop(changing);
         // Whoever listens to these may well send a request, and look at the nodes himself.
-        for Known { node, .. } in now.iter().filter(|known| !before.holds(&known.node)) {
+        for known in now.iter().filter(|known| !before.holds(&known.node)) {
+            let node = &known.node;
+            node.tell(known.availability());
             let (address, datacenter, rack) = (node.address(), node.datacenter(), node.rack());
             tracing::debug!(node = %address, datacenter, rack, "a node is known");
         }
@@ -283,6 +285,7 @@ impl Nodes {
         }
         drop(changing);
         for (node, is_ejected) in changed {
+            node.tell(if is_ejected { Availability::Ejected } else { Availability::Up });
             let (node, datacenter) = (node.address(), node.datacenter());
             if is_ejected {
                 tracing::warn!(%node, datacenter, "the node is ejected: other nodes are asked until it is well");

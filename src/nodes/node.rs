@@ -21,7 +21,10 @@ use super::{
     rules::Shared,
     silence::Silence,
 };
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    telemetry::NodeMetrics,
+};
 
 /// What is known of one node, from the attempts that were made at it and from probes.
 pub struct Node {
@@ -32,6 +35,7 @@ pub struct Node {
     known_since: Instant,
     shared: Arc<Shared>,
     circuit: Arc<Circuit>,
+    metrics: NodeMetrics,
     // What attempts write, apart from what choosing a node reads of other nodes.
     hot: CachePadded<Hot>,
 }
@@ -150,7 +154,8 @@ impl Node {
     ) -> Self {
         let known_since = Instant::now();
         let hot = Hot::new(shared.rules.max_abandoned).into();
-        Self { host_id, address, datacenter, rack, known_since, shared, circuit, hot }
+        let metrics = NodeMetrics::new(address, datacenter.as_deref());
+        Self { host_id, address, datacenter, rack, known_since, shared, circuit, metrics, hot }
     }
 
     /// The node's unique identifier.
@@ -242,11 +247,14 @@ impl Node {
     pub(crate) fn standing(&self, is_connected: bool, now: Instant) -> Standing {
         let hot = &self.hot;
         if !is_connected {
-            hot.was_down.store(true, Relaxed);
+            if !hot.was_down.load(Relaxed) && !hot.was_down.swap(true, Relaxed) {
+                self.tell(Availability::Down);
+            }
             return Standing::Down;
         }
         if hot.was_down.load(Relaxed) && hot.was_down.swap(false, Relaxed) {
             self.reconnected(now);
+            self.tell(if self.is_ejected() { Availability::Ejected } else { Availability::Up });
         }
         if self.is_stalled(now) {
             self.circuit.trip();
@@ -389,6 +397,11 @@ impl Node {
         Some(Duration::from_nanos(now.saturating_sub(since)))
     }
 
+    /// Tells the metrics what it can be counted on for.
+    pub(super) fn tell(&self, availability: Availability) {
+        self.metrics.state(availability);
+    }
+
     /// Ejects it, or takes it back. Says whether that changes anything.
     pub(super) fn eject(&self, is_ejected: bool) -> bool {
         if is_ejected {
@@ -447,6 +460,7 @@ impl Asked {
         let hot = &node.hot;
         hot.attempts.fetch_add(1, Relaxed);
         hot.in_flight.fetch_add(1, Relaxed);
+        node.metrics.in_flight(1);
         if is_quick {
             hot.silence.asked(node.nanos(now));
         }
@@ -468,6 +482,11 @@ impl Asked {
         self.has_ended = true;
         self.node.hot.in_flight.fetch_sub(1, Relaxed);
         let latency = now.saturating_duration_since(self.began);
+        self.node.metrics.in_flight(-1);
+        match outcome {
+            Ok(_) => self.node.metrics.answered(latency),
+            Err(error) => self.node.metrics.failed(error.kind(), latency),
+        }
         let (class, said) = match outcome {
             Ok(_) => (Class::SUCCESS, Said::Something),
             Err(error) => (class_for_node(error.kind()), said(error.kind())),
@@ -506,6 +525,8 @@ impl Asked {
         let (node, is_superseded) = (&self.node, palisade::is_superseded());
         let hot = &node.hot;
         hot.in_flight.fetch_sub(1, Relaxed);
+        node.metrics.in_flight(-1);
+        node.metrics.abandoned(now.saturating_duration_since(self.began));
         let (began, at) = (node.nanos(self.began), node.nanos(now));
         let waited = nanos(now.saturating_duration_since(self.began));
         if self.is_quick {
