@@ -1,9 +1,6 @@
 //! The crate against a real Cassandra.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[cfg(feature = "stack")]
-#[cfg(feature = "stack")]
-
 mod bad_input;
 mod client;
 mod cluster;
@@ -18,8 +15,10 @@ mod load;
 mod prepared;
 mod proxy;
 mod routing;
+#[cfg(feature = "stack")]
 mod service;
 mod spans;
+#[cfg(feature = "stack")]
 mod stack;
 mod storm;
 mod telemetry;
