@@ -21,6 +21,11 @@ impl Run {
         Self { samples, lateness }
     }
 
+    /// Whether the requests were sent when they were due, so that latencies are those of the client and its cluster.
+    pub(crate) fn is_in_time(&self) -> bool {
+        percentile(self.lateness.clone(), 990) <= millis(IN_TIME)
+    }
+
     /// How many requests never ended.
     pub(crate) fn lost(&self) -> usize {
         self.lateness.len() - self.samples.len()
@@ -90,11 +95,8 @@ impl Run {
             all.attempts_per_request(),
         );
         let late = |permille| percentile(self.lateness.clone(), permille);
-        let verdict = if late(990) > millis(IN_TIME) {
-            ": too late, the machine is too busy to tell anything"
-        } else {
-            ""
-        };
+        let verdict =
+            if self.is_in_time() { "" } else { ": too late, the machine is too busy to tell anything" };
         println!(
             "    generator: requests sent late by p99 {:.2} ms, p99.9 {:.2} ms{verdict}",
             late(990),

@@ -221,6 +221,12 @@ impl FailoverBuilder {
         std::iter::once(local).chain(remotes).collect()
     }
 
+    /// The same settings, found to make sense as far as can be told without a cluster, for a session in this datacenter.
+    #[cfg(feature = "stack")]
+    pub(crate) fn checked(self, of_session: Option<&str>) -> Result<Self, ConfigError> {
+        self.check(of_session).map(|_| self)
+    }
+
     /// Checks all that can be without a cluster, and returns the local datacenter.
     fn check(&self, of_session: Option<&str>) -> Result<Arc<str>, ConfigError> {
         let local = match (&self.local, of_session) {

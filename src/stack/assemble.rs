@@ -35,6 +35,7 @@ where
 {
     let attempt = ServiceBuilder::new()
         .layer(optional(&parts.breaker))
+        .layer(optional(&parts.breakers))
         .layer(optional(&parts.throttle))
         // Neighbours: the first learns from the readiness of the second.
         .layer(optional(&parts.shed))
@@ -42,6 +43,7 @@ where
         .layer(optional(&parts.attempt_timeout))
         .service(leaf);
     let repeats = ServiceBuilder::new()
+        .layer(optional(&parts.failover))
         .layer(optional(&parts.health))
         .layer(optional(&parts.retry))
         .layer(optional(&parts.hedge))
@@ -57,6 +59,7 @@ where
     within(BoxStack::new(call), plugs.outside)
 }
 
+#[expect(clippy::ref_option, reason = "it is kept as such")]
 fn optional<L: Clone>(layer: &Option<L>) -> OptionalLayer<L> {
     OptionalLayer(layer.clone())
 }

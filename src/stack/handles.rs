@@ -6,19 +6,28 @@ use std::{
 };
 
 use palisade::{
-    Budget, ConfigError, Drain, Priority, adaptive::AdaptiveConcurrencyHandle, breaker::Circuit,
-    coalesce::CoalesceHandle, concurrency::ConcurrencyLimitHandle, hedge::HedgeHandle, rate::RateLimitHandle,
-    shed::ShedHandle, throttle::KeyedThrottleHandle,
+    AdaptiveConcurrencyLayer, Budget, CoalesceLayer, ConfigError, Drain, HedgeLayer, Priority, ShedLayer,
+    adaptive::AdaptiveConcurrencyHandle,
+    breaker::{Circuit, Circuits},
+    coalesce::CoalesceHandle,
+    concurrency::ConcurrencyLimitHandle,
+    hedge::HedgeHandle,
+    rate::RateLimitHandle,
+    shed::ShedHandle,
+    throttle::{KeyedThrottleHandle, KeyedThrottleLayer},
 };
 use toml::{Table, Value};
 
 use super::{
     config::{Secret, StackConfig},
     limits::LiveTimeouts,
-    parts::{self, Parts, SECOND},
+    parts::{self, BreakerLayer, BreakersLayer, ConcurrencyLayer, Parts, RateLayer, SECOND},
     snapshot::{StackSnapshot, ThrottleView},
 };
-use crate::health::HealthMonitor;
+use crate::{
+    failover::{FailoverHandle, FailoverLayer},
+    health::HealthMonitor,
+};
 
 /// What operators read and change while the stack is in use. A part that is left out has no handle. Clones lead to the same
 /// stack.
@@ -39,8 +48,12 @@ pub struct Handles {
     pub budget: Budget,
     /// Second attempts.
     pub hedge: Option<HedgeHandle>,
-    /// The circuit breaker of the cluster.
+    /// Which datacenter serves.
+    pub failover: Option<FailoverHandle>,
+    /// The circuit breaker of the cluster, or of its local datacenter where there is a failover.
     pub breaker: Option<Arc<Circuit>>,
+    /// The circuit breakers by datacenter, where there is a failover: `None` is the local one.
+    pub breakers: Option<Circuits<Option<Arc<str>>>>,
     /// The throttles by priority.
     pub throttle: Option<KeyedThrottleHandle<Priority>>,
     /// The line before the adaptive limit.
@@ -71,18 +84,26 @@ struct Running {
 
 impl Handles {
     pub(super) fn of(parts: &Parts, config: &StackConfig) -> Result<Self, ConfigError> {
+        let failover = parts.failover.as_ref().map(FailoverLayer::handle);
+        if let Some(failover) = failover.as_ref().filter(|_| !config.failover.enabled) {
+            failover.set_enabled(false);
+        }
+        let breakers = parts.breakers.as_ref().map(BreakersLayer::handle);
+        let local = breakers.as_ref().map(|breakers| breakers.get_or_make(&None));
         Ok(Self {
             drain: parts.drain.clone(),
             health: parts.monitor.clone(),
-            rate: parts.rate.as_ref().map(|layer| layer.handle()),
-            concurrency: parts.concurrency.as_ref().map(|layer| layer.handle()),
-            coalesce: parts.coalesce.as_ref().map(|layer| layer.handle()),
+            rate: parts.rate.as_ref().map(RateLayer::handle),
+            concurrency: parts.concurrency.as_ref().map(ConcurrencyLayer::handle),
+            coalesce: parts.coalesce.as_ref().map(CoalesceLayer::handle),
             budget: parts.budget.clone(),
-            hedge: parts.hedge.as_ref().map(|layer| layer.handle()),
-            breaker: parts.breaker.as_ref().map(|layer| layer.handle()),
-            throttle: parts.throttle.as_ref().map(|layer| layer.handle()),
-            shed: parts.shed.as_ref().map(|layer| layer.handle()),
-            adaptive: parts.adaptive.as_ref().map(|layer| layer.handle()),
+            hedge: parts.hedge.as_ref().map(HedgeLayer::handle),
+            failover,
+            breaker: parts.breaker.as_ref().map(BreakerLayer::handle).or(local),
+            breakers,
+            throttle: parts.throttle.as_ref().map(KeyedThrottleLayer::handle),
+            shed: parts.shed.as_ref().map(ShedLayer::handle),
+            adaptive: parts.adaptive.as_ref().map(AdaptiveConcurrencyLayer::handle),
             deadline: parts.deadline.as_ref().map(|_| parts.deadline_limits.clone()),
             attempt_timeout: parts.attempt_timeout.as_ref().map(|_| parts.attempt_limits.clone()),
             running: Arc::new(Mutex::new(Running {
@@ -105,6 +126,7 @@ impl Handles {
             coalesce: self.coalesce.as_ref().map(|handle| handle.snapshot().into()),
             budget: self.budget.snapshot().into(),
             hedge: self.hedge.as_ref().map(|handle| handle.snapshot().into()),
+            failover: self.failover.as_ref().map(|handle| handle.snapshot().into()),
             breaker: self.breaker.as_ref().map(|handle| handle.snapshot().into()),
             throttle: self.throttle.as_ref().map(|handle| {
                 let mut all = handle.all();
@@ -178,8 +200,15 @@ impl Handles {
                 hedge.set_enabled(config.hedge.enabled);
                 Ok(())
             }),
+            "failover.enabled" => done(self.failover.as_ref(), |failover| {
+                failover.set_enabled(config.failover.enabled);
+                Ok(())
+            }),
             "breaker.mode" => done(self.breaker.as_ref(), |circuit| {
-                circuit.set_mode(config.breaker.mode);
+                match &self.breakers {
+                    Some(all) => all.set_mode(config.breaker.mode),
+                    None => circuit.set_mode(config.breaker.mode),
+                }
                 Ok(())
             }),
             "throttle.mode" => done(self.throttle.as_ref(), |throttle| {

@@ -50,6 +50,7 @@
 //! | `concurrency` | off | a call holds one place, however many attempts it makes |
 //! | `coalesce` | off | a flight with all its attempts is shared; each caller has passed the limits |
 //! | *[around repeats](StackBuilder::around_repeats)* | | sees what is really asked of the cluster, once for all attempts |
+//! | `failover` | off | chooses the datacenter for all attempts of a call; on as soon as `remotes` names one |
 //! | `health` | on | refuses at once what the nodes cannot serve, before it is tried and repeated |
 //! | `retry` | 3 attempts | repeats what went wrong in any of the parts below |
 //! | `hedge` | on | takes from the same budget; each of two attempts has all of the parts below |

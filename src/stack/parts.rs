@@ -1,13 +1,14 @@
 //! The layers of a stack, made of its configuration.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use palisade::{
     AdaptiveConcurrencyLayer, Backoff, Budget, ByDeadline, ByError, CircuitBreakerLayer, CoalesceLayer,
     ConcurrencyLimitLayer, ConfigError, DeadlineLayer, Drain, DrainLayer, HasPriority, HedgeLayer, Jitter,
     Priority, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer,
+    breaker::Circuit,
     concurrency::Bulkhead,
-    keyed::Single,
+    keyed::{PerKey, Single},
     rate::{EachOne, Limiter},
     throttle::KeyedThrottleLayer,
 };
@@ -17,6 +18,7 @@ use super::{
     limits::{Lengths, LiveTimeouts, Scope},
 };
 use crate::{
+    failover::{FailoverBuilder, FailoverLayer},
     health::{HealthLayer, HealthMonitor, HealthMonitorBuilder},
     request::{ReadKey, Request},
     service::Cassandra,
@@ -25,6 +27,19 @@ use crate::{
 
 type PriorityOf = fn(&Request) -> Priority;
 type ReadKeyOf = fn(&Request) -> Option<ReadKey>;
+
+type DatacenterOf = fn(&Request) -> Option<Arc<str>>;
+
+pub(super) type RateLayer = RateLimitLayer<Single<Limiter>, EachOne, ByDeadline>;
+pub(super) type ConcurrencyLayer = ConcurrencyLimitLayer<Single<Bulkhead>, ByDeadline>;
+pub(super) type BreakerLayer = CircuitBreakerLayer<ByError>;
+type ThrottlesLayer = KeyedThrottleLayer<Priority, PriorityOf, ByError>;
+
+/// A circuit for each datacenter that requests name; `None` is the local one.
+pub(super) type BreakersLayer = CircuitBreakerLayer<ByError, PerKey<Option<Arc<str>>, DatacenterOf, Circuit>>;
+
+/// The local datacenter, and those that a failover may have.
+const DATACENTERS: usize = 16;
 
 /// How many priorities there are: each has a throttle of its own.
 const PRIORITIES: usize = 4;
@@ -42,18 +57,21 @@ pub(super) struct Parts {
     pub(super) telemetry: Option<TelemetryLayer>,
     pub(super) health: Option<HealthLayer>,
     pub(super) monitor: Option<HealthMonitor>,
+    pub(super) failover: Option<FailoverLayer>,
     pub(super) drain: Drain,
     pub(super) drain_layer: Option<DrainLayer>,
     pub(super) deadline_limits: LiveTimeouts,
     pub(super) deadline: Option<DeadlineLayer<LiveTimeouts>>,
-    pub(super) rate: Option<RateLimitLayer<Single<Limiter>, EachOne, ByDeadline>>,
-    pub(super) concurrency: Option<ConcurrencyLimitLayer<Single<Bulkhead>, ByDeadline>>,
+    pub(super) rate: Option<RateLayer>,
+    pub(super) concurrency: Option<ConcurrencyLayer>,
     pub(super) coalesce: Option<CoalesceLayer<Request, ReadKey, ReadKeyOf, ByDeadline>>,
     pub(super) budget: Budget,
     pub(super) retry: Option<RetryLayer>,
     pub(super) hedge: Option<HedgeLayer>,
-    pub(super) breaker: Option<CircuitBreakerLayer>,
-    pub(super) throttle: Option<KeyedThrottleLayer<Priority, PriorityOf, ByError>>,
+    pub(super) breaker: Option<BreakerLayer>,
+    // In place of the one, where there are several datacenters.
+    pub(super) breakers: Option<BreakersLayer>,
+    pub(super) throttle: Option<ThrottlesLayer>,
     pub(super) shed: Option<ShedLayer<ByDeadline>>,
     pub(super) adaptive: Option<AdaptiveConcurrencyLayer>,
     pub(super) attempt_limits: LiveTimeouts,
@@ -73,11 +91,15 @@ impl Parts {
         let concurrency = concurrency(config).map_err(|error| error.in_section("concurrency"))?;
         let coalesce = coalesce(config).map_err(|error| error.in_section("coalesce"))?;
         let hedge = hedge(config, &budget).map_err(|error| error.in_section("hedge"))?;
-        let breaker = breaker(config).map_err(|error| error.in_section("breaker"))?;
+        let (breaker, breakers) = breaker(config).map_err(|error| error.in_section("breaker"))?;
         let throttle = throttle(config).map_err(|error| error.in_section("throttle"))?;
         let shed = shed(config).map_err(|error| error.in_section("shed"))?;
         let adaptive = adaptive(config).map_err(|error| error.in_section("adaptive"))?;
-        // The last, since it begins to work at once.
+        // The last, since they begin to work at once.
+        let failover = match (failover(config, &budget)?, given.cassandra) {
+            (Some(builder), Some(cassandra)) => Some(builder.build(cassandra).map_err(in_failover)?),
+            _ => None,
+        };
         let in_health = |error: ConfigError| error.in_section("health");
         let own_monitor = health(config).map_err(in_health)?;
         let monitor = match (given.health, given.cassandra) {
@@ -100,7 +122,9 @@ impl Parts {
             budget,
             retry: config.retry.enabled.then_some(retry),
             hedge: config.hedge.enabled.then_some(hedge),
-            breaker: config.breaker.enabled.then_some(breaker),
+            breaker: (config.breaker.enabled && failover.is_none()).then_some(breaker),
+            breakers: (config.breaker.enabled && failover.is_some()).then_some(breakers),
+            failover,
             throttle: config.throttle.enabled.then_some(throttle),
             shed: config.adaptive.enabled.then_some(shed),
             adaptive: config.adaptive.enabled.then_some(adaptive),
@@ -110,6 +134,51 @@ impl Parts {
                 .then(|| TimeoutLayer::new(attempt_limits.clone())),
             attempt_limits,
         })
+    }
+}
+
+/// `None` if there is nowhere to go.
+fn failover(config: &StackConfig, budget: &Budget) -> Result<Option<FailoverBuilder>, ConfigError> {
+    let section = &config.failover;
+    let mut builder = FailoverLayer::builder()
+        .min_servable(section.min_servable)
+        .failures(section.failures)
+        .back_after(section.back_after)
+        .ramp(section.ramp)
+        .hold(section.hold)
+        .allow_serial(section.allow_serial);
+    // It is the retry that pays in.
+    if config.retry.enabled {
+        builder = builder.budget(budget.clone());
+    }
+    for remote in &section.remotes {
+        builder = builder.remote(remote.as_str());
+    }
+    for keyspace in &section.keyspaces {
+        builder = builder.keyspace(keyspace);
+    }
+    if section.remotes.is_empty() {
+        // What is set besides is checked all the same: with names that no cluster has to have.
+        builder.remote("remote").checked(Some("local")).map_err(in_failover)?;
+        return Ok(None);
+    }
+    builder.checked(config.connection.datacenter.as_deref()).map(Some).map_err(in_failover)
+}
+
+/// The builder calls some by other names.
+fn in_failover(error: ConfigError) -> ConfigError {
+    match error.setting() {
+        "local" => {
+            let problem =
+                "is missing or not the session's, and `failover.remotes` names others: name the local one";
+            ConfigError::new("datacenter", problem).in_section("connection")
+        }
+        "remote" => {
+            let text = error.to_string();
+            let problem = text.trim_start_matches("`remote` ").to_owned();
+            ConfigError::new("remotes", problem).in_section("failover")
+        }
+        _ => error.in_section("failover"),
     }
 }
 
@@ -217,27 +286,30 @@ fn hedge(config: &StackConfig, budget: &Budget) -> Result<HedgeLayer, ConfigErro
     builder.build()
 }
 
-fn breaker(config: &StackConfig) -> Result<CircuitBreakerLayer, ConfigError> {
+/// One for all, and one for each datacenter.
+fn breaker(config: &StackConfig) -> Result<(BreakerLayer, BreakersLayer), ConfigError> {
     let section = &config.breaker;
     let open_for =
         backoff(("open_for", section.open_for), ("max_open_for", section.max_open_for), Jitter::Equal)?;
-    let built = CircuitBreakerLayer::builder()
+    let builder = CircuitBreakerLayer::builder()
         .window_of_time(section.window)
         .minimum_calls(section.minimum_calls)
         .failure_ratio(section.failure_ratio)
         .overload_counts(false)
         .open_for(open_for)
         .probes(section.probes)
-        .mode(section.mode)
-        .build();
+        .mode(section.mode);
+    let built = builder.clone().build();
     // The builder calls it by what it is of.
-    built.map_err(|error| match error.setting() {
+    let one = built.map_err(|error| match error.setting() {
         "window_of_time" => ConfigError::new("window", "must be from 10 ms to a day"),
         _ => error,
-    })
+    })?;
+    let datacenter: DatacenterOf = |request| request.datacenter().cloned();
+    Ok((one, builder.build_keyed(DATACENTERS, datacenter)?))
 }
 
-fn throttle(config: &StackConfig) -> Result<KeyedThrottleLayer<Priority, PriorityOf, ByError>, ConfigError> {
+fn throttle(config: &StackConfig) -> Result<ThrottlesLayer, ConfigError> {
     let section = &config.throttle;
     palisade::ThrottleLayer::builder()
         .mode(section.mode)
@@ -269,9 +341,7 @@ fn adaptive(config: &StackConfig) -> Result<AdaptiveConcurrencyLayer, ConfigErro
         .build()
 }
 
-fn concurrency(
-    config: &StackConfig,
-) -> Result<ConcurrencyLimitLayer<Single<Bulkhead>, ByDeadline>, ConfigError> {
+fn concurrency(config: &StackConfig) -> Result<ConcurrencyLayer, ConfigError> {
     let section = &config.concurrency;
     ConcurrencyLimitLayer::builder()
         .limit(section.limit)
@@ -284,7 +354,7 @@ fn concurrency(
 /// The time in which `rate.per_second` permits come.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-fn rate(config: &StackConfig) -> Result<RateLimitLayer<Single<Limiter>, EachOne, ByDeadline>, ConfigError> {
+fn rate(config: &StackConfig) -> Result<RateLayer, ConfigError> {
     let section = &config.rate;
     let mut builder = RateLimitLayer::builder()
         .rate(section.per_second, SECOND)

@@ -17,7 +17,7 @@ use palisade::{
 use serde::Serialize;
 
 use super::config::text::{breaker_mode, throttle_mode};
-use crate::health::Report;
+use crate::{failover::FailoverSnapshot, health::Report};
 
 /// The figures of a stack at a moment. A part that is left out is `None`. Times are in seconds.
 #[derive(Clone, Debug, Serialize)]
@@ -41,7 +41,9 @@ pub struct StackSnapshot {
     pub budget: BudgetView,
     /// Second attempts.
     pub hedge: Option<HedgeView>,
-    /// The circuit breaker of the cluster.
+    /// Which datacenter serves.
+    pub failover: Option<FailoverView>,
+    /// The circuit breaker of the cluster, or of its local datacenter.
     pub breaker: Option<BreakerView>,
     /// The throttles, one for each priority that was seen.
     pub throttle: Option<Vec<ThrottleView>>,
@@ -140,6 +142,18 @@ views! {
         granted: u64 = |it: &HedgeSnapshot| it.limit.granted,
         /// Second attempts that its own limit has refused.
         refused: u64 = |it: &HedgeSnapshot| it.limit.refused,
+    }
+
+    /// See [`FailoverSnapshot`].
+    FailoverView of FailoverSnapshot {
+        /// The datacenter that serves.
+        active: String = |it: &FailoverSnapshot| it.active.to_string(),
+        /// The one that an operator holds.
+        held: Option<String> = |it: &FailoverSnapshot| it.held.as_deref().map(str::to_owned),
+        /// Whether requests go elsewhere.
+        enabled: bool = |it: &FailoverSnapshot| it.is_enabled,
+        /// How often another datacenter became the active one.
+        switches: u64 = |it: &FailoverSnapshot| it.switches,
     }
 
     /// See [`CircuitSnapshot`].

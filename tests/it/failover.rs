@@ -80,13 +80,13 @@ impl Traffic {
         let (kept, client) = (Arc::clone(&outcomes), client.clone());
         let task = tokio::spawn(async move {
             for k in (0..20).cycle() {
-                let read = client.execute(SELECT, (k,)).await;
-                let written = client.execute(INSERT, (k, k)).await;
-                for outcome in [read, written] {
-                    let outcome =
-                        outcome.map(|response| served_by(&response)).map_err(|error| error.to_string());
+                let keep = |outcome: Result<Response, Error>| {
+                    let outcome = outcome.map(|response| served_by(&response));
+                    let outcome = outcome.map_err(|error| error.to_string());
                     kept.lock().unwrap().push((Instant::now(), outcome));
-                }
+                };
+                keep(client.execute(SELECT, (k,)).await);
+                keep(client.execute(INSERT, (k, k)).await);
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });

@@ -1,6 +1,6 @@
 //! The recommended stack on a real cluster.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tower_cassandra::{
     BoxClient, ErrorKind, StackConfig, StandardStack,
@@ -25,9 +25,10 @@ async fn writes_and_reads(client: &BoxClient, table: &str, keys: i32) {
         let (client, table) = (client.clone(), table.to_owned());
         tokio::spawn(async move {
             let insert = format!("INSERT INTO {table} (k, v) VALUES (?, ?)");
-            client.execute(insert, (key, key * 2)).await?;
-            let read = client.execute(format!("SELECT v FROM {table} WHERE k = ?"), (key,)).await?;
-            read.single_row::<(i32,)>()
+            let wrote = client.execute(insert, (key, key * 2)).await;
+            wrote.unwrap_or_else(|error| panic!("write {key}: {error}"));
+            let read = client.execute(format!("SELECT v FROM {table} WHERE k = ?"), (key,)).await;
+            read.unwrap_or_else(|error| panic!("read {key}: {error}")).single_row::<(i32,)>()
         })
     });
     for (key, call) in (0..keys).zip(calls.collect::<Vec<_>>()) {
@@ -98,7 +99,11 @@ async fn a_node_that_hangs_fails_no_call() {
     config.attempt_timeout.limit = Duration::from_secs(2);
     let stack = StandardStack::builder(config).over_session(ring.session().await).unwrap();
     let client = stack.client();
-    writes_and_reads(&client, "faults.t", 20).await;
+    // A coordinator of a table that is new waits for long before it asks a third replica: until it has looked at its settings.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(6) {
+        writes_and_reads(&client, "faults.t", 20).await;
+    }
     let paused = ring.cluster.paused(2).unwrap();
     for _ in 0..5 {
         writes_and_reads(&client, "faults.t", 20).await;

@@ -22,7 +22,7 @@ impl StackConfig {
     /// Reads the file at `path`, if one is given, and then the environment variables that begin with `prefix`, which count more.
     ///
     /// A variable is named by the prefix, the section, two underscores and the setting, in capitals. Its value is written as in TOML;
-    /// quotes can be left out.
+    /// quotes can be left out. A password is taken as it is.
     ///
     /// ```text
     /// CASSANDRA_CONNECTION__CONTACT_POINTS=10.0.0.1,10.0.0.2
@@ -173,7 +173,8 @@ fn read_value(path: &[String], value: &str) -> Result<Table, toml::de::Error> {
     let check = |table: &Table| table.clone().try_into::<StackConfig>().map(drop);
     // `12` may be a number, and may be somebody's password. A table would be several settings.
     let typed = toml::from_str::<Table>(&format!("value = {value}")).ok();
-    let typed = typed.and_then(|mut table| table.remove("value")).filter(|value| !value.is_table());
+    let typed = typed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    let typed = typed.filter(|value| !value.is_table() && path != ["connection", "password"]);
     let text = as_table(Value::String(value.to_owned())).unwrap_or_default();
     let Some(typed) = typed.and_then(as_table) else {
         return check(&text).map(|()| text);
@@ -198,10 +199,8 @@ fn merge(into: &mut Table, from: Table) {
 
 /// In one line: where, which setting, and what is wrong with it.
 fn in_text(name: &str, text: &str, error: toml::de::Error) -> Error {
-    let line = error.span().map(|span| {
-        1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
-    });
-    match line {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before.map(|before| 1 + before.matches('\n').count()) {
         Some(line) => problem(format!("{name}, line {line}: {}", said(error))),
         None => problem(format!("{name}: {}", said(error))),
     }
@@ -324,6 +323,16 @@ mod tests {
         assert_eq!(quoted.connection.contact_points, ["10.0.0.1"]);
         let preset = with(&[("CASSANDRA_PRESET", "batch")]).unwrap();
         assert_eq!((preset.retry.max_attempts, preset.hedge.enabled), (2, false));
+    }
+
+    #[test]
+    fn a_password_of_the_environment_is_taken_as_it_is() {
+        for password in ["12345", "\"quoted\"", "[a]", "true", "'", "{ a = 1 }", "a # b", "4\nb = 5"] {
+            let config = with(&[("CASSANDRA_CONNECTION__PASSWORD", password)]).unwrap();
+            assert_eq!(config.connection.password, Some(password.into()), "{password}");
+        }
+        let several = with(&[("CASSANDRA_RETRY__MAX_ATTEMPTS", "4\nb = 5")]);
+        assert!(several.unwrap_err().to_string().contains("CASSANDRA_RETRY__MAX_ATTEMPTS"));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     sections::{
         AdaptiveConfig, AttemptTimeoutConfig, BreakerConfig, BudgetConfig, CoalesceConfig, ConcurrencyConfig,
-        ConnectionConfig, DeadlineConfig, DrainConfig, HealthConfig, HedgeConfig, RateConfig, RetryConfig,
-        RoutingConfig, ShedConfig, TelemetryConfig, ThrottleConfig,
+        ConnectionConfig, DeadlineConfig, DrainConfig, FailoverConfig, HealthConfig, HedgeConfig, RateConfig,
+        RetryConfig, RoutingConfig, ShedConfig, TelemetryConfig, ThrottleConfig,
     },
     text::Secret,
 };
@@ -77,6 +77,8 @@ pub struct StackConfig {
     pub routing: RoutingConfig,
     /// Probes of the nodes, and refusals of what they cannot serve.
     pub health: HealthConfig,
+    /// Another datacenter when the local one cannot serve.
+    pub failover: FailoverConfig,
     /// Metrics and spans of operations.
     pub telemetry: TelemetryConfig,
     /// How long a whole call may take.

@@ -487,6 +487,54 @@ impl Default for HealthConfig {
     }
 }
 
+/// Another datacenter when the local one cannot serve: see [`failover`](crate::failover). It is there as soon as `remotes` names one, and
+/// takes a session: a stack over another leaf has none. The breaker then is one for each datacenter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FailoverConfig {
+    /// Whether requests go elsewhere. Default true. Changes at run time.
+    pub enabled: bool,
+    /// The datacenters to go to, the best first: a list, or one text with commas. `connection.datacenter` names the local one. Default none.
+    /// Needs a restart, as the rest does.
+    #[serde(deserialize_with = "text::names::deserialize")]
+    pub remotes: Vec<String>,
+    /// The keyspaces by which it is decided whether a datacenter can serve. Default all that have replicas in several of them.
+    #[serde(deserialize_with = "text::names::deserialize")]
+    pub keyspaces: Vec<String>,
+    /// The share of them that has to be servable. Default 1.0.
+    pub min_servable: f64,
+    /// Failed calls in a row that take a datacenter for sick. Default 5.
+    pub failures: u32,
+    /// For how long the local datacenter has to be well before it gets traffic back. Default 10 s.
+    #[serde(with = "text::duration")]
+    pub back_after: Duration,
+    /// In which time it then gets all of it back. Default 5 s.
+    #[serde(with = "text::duration")]
+    pub ramp: Duration,
+    /// The least time between two switches. Default 2 s.
+    #[serde(with = "text::duration")]
+    pub hold: Duration,
+    /// Whether lightweight transactions go elsewhere too, which gives up what they are for. Default false.
+    pub allow_serial: bool,
+}
+
+impl Default for FailoverConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            remotes: Vec::new(),
+            keyspaces: Vec::new(),
+            min_servable: 1.0,
+            failures: 5,
+            back_after: s(10),
+            ramp: s(5),
+            hold: s(2),
+            allow_serial: false,
+        }
+    }
+}
+
 /// Metrics and spans of operations: see [`telemetry`](crate::telemetry). Changing any of it needs a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

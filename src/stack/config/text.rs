@@ -41,7 +41,7 @@ pub(super) mod duration {
     /// In the largest unit that says it exactly; what is below a microsecond is cut off.
     pub(super) fn text(duration: Duration) -> String {
         let nanos = duration.as_nanos();
-        let fits = UNITS.iter().rev().find(|(_, unit)| nanos >= *unit && nanos % unit == 0);
+        let fits = UNITS.iter().rev().find(|(_, unit)| nanos >= *unit && nanos.is_multiple_of(*unit));
         match fits {
             Some((name, unit)) => format!("{}{name}", nanos / unit),
             None if nanos < 1_000 => "0ms".to_owned(),
