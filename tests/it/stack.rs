@@ -111,3 +111,44 @@ async fn a_node_that_hangs_fails_no_call() {
     drop(paused);
     assert_eq!(stack.handles().breaker.as_ref().unwrap().state(), breaker::CircuitState::Closed);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_datacenter_serves_with_a_circuit_of_its_own() {
+    let Some(cluster) = cluster::two_datacenters() else { return };
+    let mut config = StackConfig::default();
+    config.connection.contact_points = cluster.contact_points().iter().map(ToString::to_string).collect();
+    config.connection.datacenter = Some("dc1".to_owned());
+    config.deadline.limit = Duration::from_secs(10);
+    config.attempt_timeout.limit = Duration::from_secs(5);
+    config.failover.remotes = vec!["dc9".to_owned()];
+    let error = StandardStack::connect(config.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("`failover.remotes` is \"dc9\", which the cluster does not have"), "{error}");
+
+    config.failover.remotes = vec!["dc2".to_owned()];
+    let stack = StandardStack::connect(config.clone()).await.unwrap();
+    let (client, handles) = (stack.client(), stack.handles());
+    for schema in [
+        "CREATE KEYSPACE IF NOT EXISTS elsewhere WITH replication = \
+         {'class': 'NetworkTopologyStrategy', 'dc1': 2, 'dc2': 1}",
+        "CREATE TABLE IF NOT EXISTS elsewhere.t (k int PRIMARY KEY, v int)",
+    ] {
+        client.query(schema).await.unwrap();
+    }
+    let served_by = async || {
+        let read = client.execute("SELECT v FROM elsewhere.t WHERE k = ?", (1,)).await?;
+        let node = read.coordinator().map(|coordinator| coordinator.node().datacenter.clone());
+        Ok::<_, tower_cassandra::Error>(node.flatten().unwrap_or_default())
+    };
+    assert_eq!(served_by().await.unwrap(), "dc1");
+
+    // The circuit of the local datacenter is nothing to the other one.
+    handles.failover.as_ref().unwrap().hold("dc2").unwrap();
+    handles.breaker.as_ref().unwrap().set_mode(breaker::Mode::ForcedOpen);
+    assert_eq!(served_by().await.unwrap(), "dc2");
+    assert_eq!(handles.snapshot().failover.unwrap().active, "dc2");
+
+    config.failover.enabled = false;
+    assert_eq!(handles.apply(&config).unwrap().changed, ["failover.enabled"]);
+    let refused = served_by().await.unwrap_err();
+    assert!(matches!(refused.rejection(), Some(Rejection::CircuitOpen { .. })), "{refused}");
+}
