@@ -209,73 +209,42 @@ async fn overload_is_for_the_throttle_and_not_for_the_circuit() {
     assert_eq!((snapshot.len(), snapshot[0].priority), (1, "normal"));
 }
 
-/// Which part acts first where several would: the one further out.
+/// Where each of several parts would refuse a call, the one further out does.
 #[tokio::test]
 async fn the_parts_are_in_the_order_of_the_docs() {
-    let exhausted = || {
+    let refused = async |leave_out: &[Switch], opens: bool, drains: bool| {
         let mut config = all(true);
         config.coalesce.enabled = false; // the calls are for the same
         config.rate.per_second = 1;
         config.rate.max_wait = Duration::ZERO;
         config.concurrency.limit = 1;
         config.concurrency.max_waiting = 0;
-        config.breaker.mode = breaker::Mode::ForcedOpen;
-        config
-    };
-    let refused = async |config: StackConfig| {
+        (config.adaptive.initial, config.adaptive.min, config.adaptive.max) = (1, 1, 1);
+        config.shed.max_waiting = 0;
+        leave_out.iter().for_each(|switch| switch(&mut config, false));
         let (stack, calls) = stack(config, |_| hangs());
-        let mut one = Box::pin({
-            let client = stack.client();
-            async move { client.query(QUERY).await }
-        });
-        let first = (&mut one).now();
+        // It takes the only permit and the only place of each.
         let client = stack.client();
-        let second = tokio::time::timeout(Duration::from_secs(1), client.query(QUERY)).await;
-        (first, second.ok().map(rejection), calls.load(SeqCst))
+        let mut first = Box::pin(async move { client.query(QUERY).await });
+        assert!((&mut first).now().is_none());
+        if opens {
+            stack.handles().breaker.as_ref().unwrap().set_mode(breaker::Mode::ForcedOpen);
+        }
+        if drains {
+            stack.handles().drain.start();
+        }
+        let client = stack.client();
+        let second = Box::pin(async move { client.query(QUERY).await }).now();
+        assert_eq!(calls.load(SeqCst), 1);
+        rejection(second.expect("a refusal takes no time"))
     };
-    let with = async |change: fn(&mut StackConfig)| {
-        let mut config = exhausted();
-        change(&mut config);
-        refused(config).await
-    };
-
-    // The breaker refuses the first call, the rate the second: it asks the breaker no more.
-    let (first, second, calls) = with(|_| {}).await;
-    assert!(matches!(first.map(rejection), Some(Rejection::CircuitOpen { .. })));
-    assert!(matches!(second, Some(Rejection::RateLimited { .. })), "{second:?}");
-    assert_eq!(calls, 0);
-    // Without the rate, a call that hangs has the only place, and the second does not reach the shed line.
-    let (first, second, calls) = with(|config| {
-        config.rate.enabled = false;
-        config.breaker.mode = breaker::Mode::Normal;
-    })
-    .await;
-    assert!(first.is_none());
-    assert_eq!(second, Some(Rejection::ConcurrencyLimited));
-    assert_eq!(calls, 1);
-    // Without either, the second waits in line for the only place of the adaptive limit, each attempt anew.
-    let (_, second, calls) = with(|config| {
-        config.rate.enabled = false;
-        config.concurrency.enabled = false;
-        config.hedge.enabled = false;
-        config.breaker.mode = breaker::Mode::Normal;
-        config.adaptive.initial = 1;
-        config.adaptive.min = 1;
-        config.adaptive.max = 1;
-        config.shed.max_waiting = 0;
-    })
-    .await;
-    assert!(matches!(second, Some(Rejection::Shed { .. })), "{second:?}");
-    assert_eq!(calls, 1);
-    // The breaker stands outside of that line.
-    let (first, second, _) = with(|config| {
-        config.rate.enabled = false;
-        config.concurrency.enabled = false;
-        config.shed.max_waiting = 0;
-    })
-    .await;
-    assert!(matches!(first.map(rejection), Some(Rejection::CircuitOpen { .. })));
-    assert!(matches!(second, Some(Rejection::CircuitOpen { .. })), "{second:?}");
+    let rate: Switch = |config, on| config.rate.enabled = on;
+    let concurrency: Switch = |config, on| config.concurrency.enabled = on;
+    assert_eq!(refused(&[], true, true).await, Rejection::Draining);
+    assert!(matches!(refused(&[], true, false).await, Rejection::RateLimited { .. }));
+    assert_eq!(refused(&[rate], true, false).await, Rejection::ConcurrencyLimited);
+    assert!(matches!(refused(&[rate, concurrency], true, false).await, Rejection::CircuitOpen { .. }));
+    assert!(matches!(refused(&[rate, concurrency], false, false).await, Rejection::Shed { .. }));
 }
 
 #[tokio::test]

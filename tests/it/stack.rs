@@ -147,6 +147,8 @@ async fn another_datacenter_serves_with_a_circuit_of_its_own() {
     assert_eq!(served_by().await.unwrap(), "dc2");
     assert_eq!(handles.snapshot().failover.unwrap().active, "dc2");
 
+    // Who holds a datacenter is obeyed, whether or not the layer may choose.
+    handles.failover.as_ref().unwrap().release();
     config.failover.enabled = false;
     assert_eq!(handles.apply(&config).unwrap().changed, ["failover.enabled"]);
     let refused = served_by().await.unwrap_err();
