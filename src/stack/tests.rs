@@ -41,7 +41,9 @@ const PARTS: [(&str, Switch); 13] = [
 
 fn all(on: bool) -> StackConfig {
     let mut config = StackConfig::default();
-    PARTS.iter().for_each(|(_, switch)| switch(&mut config, on));
+    for (_, switch) in PARTS {
+        switch(&mut config, on);
+    }
     config
 }
 

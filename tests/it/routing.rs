@@ -27,7 +27,7 @@ use tower_cassandra::{
 
 use crate::cluster::{Ring, create_keyspace, ring, session};
 
-const DEADLINE: Duration = Duration::from_millis(3_000);
+const DEADLINE: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_millis(300);
 const SELECT: &str = "SELECT v FROM faults.t WHERE k = ?";
 
