@@ -60,7 +60,7 @@
 //! | `max_abandoned` | attempts per node, below 1,024 | 512 |
 //! | `stalled_attempts`, `stalled_after` | attempts, duration | 3, 250 ms |
 //! | `slow_start` | duration | 10 s |
-//! | `circuit` | [`CircuitBreakerBuilder`], one circuit for each node | 5 failures in a row or half of at least 20 calls in 10 s; 0.5 s doubling to 5 s; 2 probes |
+//! | `circuit` | [`CircuitBreakerBuilder`](palisade::breaker::CircuitBreakerBuilder), one circuit for each node | 5 failures in a row or half of at least 20 calls in 10 s; 0.5 s doubling to 5 s; 2 probes |
 //! | `around` | a load balancing policy of your own, whose order is kept but for what is sick or was tried | the driver's default |
 //!
 //! # Cost
