@@ -18,6 +18,7 @@ use crate::tls::Tls;
 use crate::{
     error::Error,
     limits::Limits,
+    revive::Hooks,
     routing::{Routing, RoutingBuilder},
     service::Cassandra,
 };
@@ -37,6 +38,7 @@ use crate::{
 /// | `serial_consistency` | level | `LOCAL_SERIAL` |
 /// | `connect_timeout` | duration of one try | 10 s |
 /// | `connect_attempts` | tries, with a growing wait between them | 3 |
+/// | `reconnect_promptly` | whether a node that answers again is connected to at once | yes |
 /// | `request_timeout` | duration of one attempt without other limit | 30 s |
 /// | `schema_timeout` | the same for schema changes and TRUNCATE, the nodes' agreement included | 60 s |
 /// | `prepare_timeout` | duration of a preparation on all nodes, in the background | 30 s |
@@ -58,6 +60,7 @@ pub struct CassandraBuilder {
     serial_consistency: SerialConsistency,
     connect_timeout: Duration,
     connect_attempts: u32,
+    reconnect_promptly: bool,
     limits: Limits,
     routing: RoutingBuilder,
     routed_by: Option<Arc<Routing>>,
@@ -104,6 +107,7 @@ impl CassandraBuilder {
             serial_consistency: SerialConsistency::LocalSerial,
             connect_timeout: Duration::from_secs(10),
             connect_attempts: 3,
+            reconnect_promptly: true,
             limits: Limits::default(),
             routing: RoutingBuilder::default(),
             routed_by: None,
@@ -185,6 +189,20 @@ impl CassandraBuilder {
         self
     }
 
+    /// Whether a node that answers again is connected to at once, and not when the driver's wait is over: that grows to 10 s while nodes
+    /// are away, so that a session may see nobody for as long although all nodes are back.
+    ///
+    /// A task looks once a second whether all nodes are connected. At one that has been missing for 0.5 s it knocks, with a connection
+    /// of its own, up to four times a second. When the node has answered and the driver has not connected within another 0.3 s to
+    /// 0.45 s, the driver is made to: by a host filter around yours that rejects the node for some 0.1 s, so that what the driver has of it
+    /// is made anew. Only a node without any connection is ever rejected. The driver reads the topology and the schema twice for it.
+    ///
+    /// Switch it off where clients may not open connections besides the driver's, or where a node is better left alone after a start.
+    pub fn reconnect_promptly(mut self, is_on: bool) -> Self {
+        self.reconnect_promptly = is_on;
+        self
+    }
+
     /// What bounds an attempt that has no deadline, whatever a `TimeoutLayer` says.
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.limits.request = limit;
@@ -230,7 +248,7 @@ impl CassandraBuilder {
 
     /// Changes settings of the driver that have no method here: address translation, keepalive, a host filter.
     ///
-    /// It is applied last. What it does to retries, speculative execution or the request timeout has no effect,
+    /// It is applied last. A host filter and an address translator stay in force. What it does to retries, speculative execution or the request timeout has no effect,
     /// since all attempts belong to the layers.
     ///
     /// ```
@@ -287,11 +305,15 @@ impl CassandraBuilder {
             // What is known of the nodes of a session that failed is of no use to the next.
             let routing = routing.clone().build()?;
             match self.try_connect(&routing).await {
-                Ok(session) => {
+                Ok((session, hooks)) => {
                     // The profile is ours and has no limit, unless the caller has changed the driver's settings.
                     let driver = self.limits.driver.filter(|_| self.driver.is_some());
                     let limits = Limits { driver, ..self.limits };
-                    return Ok(Cassandra::new(Arc::new(session), limits, Some(&routing)));
+                    let cassandra = Cassandra::new(Arc::new(session), limits, Some(&routing));
+                    if let Some(hooks) = hooks {
+                        hooks.watch(Arc::downgrade(cassandra.session()), Arc::clone(cassandra.nodes()));
+                    }
+                    return Ok(cassandra);
                 }
                 Err(error) if attempt < self.connect_attempts && error.is_worth_another_try() => {
                     tracing::warn!(attempt, %error, "could not connect, trying again");
@@ -346,16 +368,22 @@ impl CassandraBuilder {
         above_zero("prepare_timeout", self.limits.prepare)
     }
 
-    async fn try_connect(&self, routing: &Arc<Routing>) -> Result<Session, Error> {
+    async fn try_connect(&self, routing: &Arc<Routing>) -> Result<(Session, Option<Hooks>), Error> {
         let connecting = async {
-            let builder = self.session_builder(routing);
+            let (builder, hooks) = match self.session_builder(routing) {
+                builder if self.reconnect_promptly => {
+                    let (builder, hooks) = Hooks::install(builder);
+                    (builder, Some(hooks))
+                }
+                builder => (builder, None),
+            };
             let session = builder
                 .build()
                 .await
                 .map_err(|error| Error::connecting(error, &self.contact_points, self.is_tls()))?;
             self.check_topology(routing, &session)?;
             check_answer(&session, self.connect_timeout).await?;
-            Ok(session)
+            Ok((session, hooks))
         };
         match timeout(self.connect_timeout, connecting).await {
             Ok(outcome) => outcome,

@@ -15,6 +15,7 @@ pub mod nodes;
 mod prepared;
 pub mod request;
 mod response;
+mod revive;
 pub mod routing;
 mod service;
 #[cfg(feature = "stack")]

@@ -10,7 +10,9 @@ mod told;
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 use palisade::{Class, Classified, ConfigError, Effect, Fault, Idempotence, Rejection, SharedError};
-use scylla::errors::{ExecutionError, NewSessionError, PrepareError, SerializationError};
+use scylla::errors::{
+    ConnectionPoolError, ExecutionError, NewSessionError, PrepareError, SerializationError,
+};
 use tower::BoxError;
 
 pub use self::{kind::ErrorKind, told::HasErrorKind};
@@ -225,6 +227,9 @@ impl StdError for Error {
     }
 }
 
+/// Why the driver speaks of a host filter where nobody has set one.
+const DISABLED: &str = "a filter rejects nodes for good if it is yours, and for a moment while a node that is back is connected to anew";
+
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {
         Self::new((ErrorKind::of(&rejection), rejection.class()), Cause::Rejection(rejection))
@@ -233,7 +238,12 @@ impl From<Rejection> for Error {
 
 impl From<ExecutionError> for Error {
     fn from(error: ExecutionError) -> Self {
-        Self::new(table::execution(&error), Cause::Execution(error))
+        let is_disabled = matches!(
+            error,
+            ExecutionError::ConnectionPoolError(ConnectionPoolError::NodeDisabledByHostFilter)
+        );
+        let error = Self::new(table::execution(&error), Cause::Execution(error));
+        if is_disabled { error.with_note(DISABLED) } else { error }
     }
 }
 

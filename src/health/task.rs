@@ -23,7 +23,7 @@ use super::{
     schedule::{Next, Schedule},
     transitions::Callbacks,
 };
-use crate::service;
+use crate::{nodes::Known, service};
 
 /// The driver does not tell when a connection is lost, so that somebody has to look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -102,7 +102,7 @@ impl Task {
         let table = cassandra.nodes.table();
         let mut transitions = Vec::new();
         let mut records = shared.records();
-        let enabled = || table.iter().filter(|known| known.driver.is_enabled());
+        let enabled = || table.iter().filter(|known| known.is_enabled());
         for known in enabled() {
             let record = match records.entry(known.node.host_id()) {
                 Entry::Occupied(entry) => {
@@ -117,7 +117,7 @@ impl Task {
             };
             transitions.extend(record.look(known, settings.timing.interval, now, &settings.rules));
         }
-        records.retain(|host_id, _| table.find(*host_id).is_some_and(|known| known.driver.is_enabled()));
+        records.retain(|host_id, _| table.find(*host_id).is_some_and(Known::is_enabled));
         self.schedule.set_nodes(records.keys().copied(), now);
         for (host_id, record) in &*records {
             if let Some(wait) = record.node.circuit().retry_after() {

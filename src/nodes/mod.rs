@@ -77,6 +77,11 @@ impl Known {
         self.driver.is_connected()
     }
 
+    /// Whether the driver is to have connections to it, and is not only kept from it for a moment, to connect anew.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.driver.is_enabled() || self.node.is_withheld()
+    }
+
     pub(crate) fn availability(&self) -> Availability {
         if !self.is_connected() {
             Availability::Down
@@ -156,6 +161,13 @@ impl Nodes {
     /// Sets whether somebody probes nodes whose circuit is open. Where nobody does, traffic does.
     pub(crate) fn set_probed(&self, is_probed: bool) {
         self.shared.set_probed(is_probed);
+    }
+
+    /// Sets which nodes the driver is kept from for a moment, to connect anew.
+    pub(crate) fn withhold(&self, host_ids: &[Uuid]) {
+        for known in self.table.load().iter() {
+            known.node.set_withheld(host_ids.contains(&known.node.host_id()));
+        }
     }
 
     /// Whether somebody probes nodes whose circuit is open.

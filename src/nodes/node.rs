@@ -39,6 +39,8 @@ pub struct Node {
     shared: Arc<Shared>,
     circuit: Arc<Circuit>,
     metrics: NodeMetrics,
+    // Whether the driver is kept from it for a moment, to connect anew.
+    is_withheld: AtomicBool,
     // What attempts write, apart from what choosing a node reads of other nodes.
     hot: CachePadded<Hot>,
 }
@@ -133,7 +135,8 @@ impl Node {
         let known_since = Instant::now();
         let hot = Hot::new(shared.rules.max_abandoned).into();
         let metrics = NodeMetrics::new(address, datacenter.as_deref());
-        Self { host_id, address, datacenter, rack, known_since, shared, circuit, metrics, hot }
+        let is_withheld = AtomicBool::default();
+        Self { host_id, address, datacenter, rack, known_since, shared, circuit, metrics, is_withheld, hot }
     }
 
     /// The node's unique identifier.
@@ -301,6 +304,14 @@ impl Node {
             since => since,
         };
         Some(Duration::from_nanos(now.saturating_sub(since)))
+    }
+
+    pub(super) fn is_withheld(&self) -> bool {
+        self.is_withheld.load(Relaxed)
+    }
+
+    pub(super) fn set_withheld(&self, is_withheld: bool) {
+        self.is_withheld.store(is_withheld, Relaxed);
     }
 
     /// Tells the metrics what it can be counted on for.

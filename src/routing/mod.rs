@@ -97,7 +97,7 @@ use self::{
     order::{Candidate, by_merit, choose},
 };
 use crate::{
-    nodes::{Node, Nodes, Standing, Table},
+    nodes::{Known, Node, Nodes, Standing, Table},
     request::Kind,
 };
 
@@ -191,11 +191,11 @@ impl Routing {
         cluster: &'a ClusterState,
         view: &View<'a, '_>,
     ) -> Vec<(Target<'a>, Candidate)> {
-        let mut plan: Vec<_> = self
-            .around
-            .pick(info, cluster)
-            .into_iter()
-            .chain(self.around.fallback(info, cluster))
+        let usual = self.around.pick(info, cluster).into_iter().chain(self.around.fallback(info, cluster));
+        let mut plan: Vec<_> = view
+            .withheld(cluster)
+            .map(|node| (node, None))
+            .chain(usual)
             .map(|target| (target, view.candidate(target.0, None)))
             .collect();
         if let Some(wanted) = &view.wishes.datacenter {
@@ -268,6 +268,17 @@ impl<'a, 'of> View<'a, 'of> {
             }
             standing => standing,
         }
+    }
+
+    /// The nodes that the driver is kept from for a moment, and would not name if there is no connection to any.
+    fn withheld(&self, cluster: &'a ClusterState) -> impl Iterator<Item = NodeRef<'a>> {
+        let is_withheld = |node: &Arc<DriverNode>| {
+            !node.is_enabled() && self.table.find(node.host_id).is_some_and(Known::is_enabled)
+        };
+        let is_near = |node: &Arc<DriverNode>| {
+            self.datacenter.is_none_or(|name| node.datacenter.as_deref() == Some(name))
+        };
+        cluster.get_nodes_info().iter().filter(move |node| is_withheld(node) && is_near(node))
     }
 
     fn candidate(&self, driver: &DriverNode, rack: Option<&str>) -> Candidate {

@@ -14,6 +14,7 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
+mod revive;
 mod routing;
 #[cfg(feature = "stack")]
 mod service;

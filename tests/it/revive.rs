@@ -1,0 +1,181 @@
+//! Nodes that come back are connected to at once.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use scylla::{cluster::metadata::Peer, policies::host_filter::HostFilter};
+use tower_cassandra::{Cassandra, Client, ErrorKind, Statement};
+
+use crate::cluster::{Ring, ring, settings};
+
+/// As long as it takes the driver's waits to grow to ten seconds.
+const OUTAGE: Duration = Duration::from_secs(20);
+
+fn read() -> Statement<'static> {
+    Statement::new("SELECT key FROM system.local").idempotent(true)
+}
+
+/// Whether the driver has a connection to the node with this address.
+fn is_connected(cassandra: &Cassandra, address: SocketAddr) -> bool {
+    let cluster = cassandra.session().get_cluster_state();
+    cluster.get_nodes_info().iter().any(|node| node.address.ip() == address.ip() && node.is_connected())
+}
+
+async fn until(what: &str, limit: Duration, condition: impl Fn() -> bool) -> Instant {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Instant::now()
+}
+
+/// Kills nodes, starts them again after a while, all at the same time, and tells when the first one answered.
+struct Outage {
+    over: Arc<OnceLock<Instant>>,
+    starts: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Outage {
+    fn begin(ring: &Ring, nodes: &[usize]) -> Self {
+        let (cluster, over) = (ring.cluster, Arc::new(OnceLock::new()));
+        for node in nodes {
+            cluster.kill(*node).unwrap();
+        }
+        let start = |node: &usize| {
+            let (node, over) = (*node, Arc::clone(&over));
+            tokio::task::spawn_blocking(move || {
+                thread::sleep(OUTAGE);
+                cluster.start_node(node).unwrap();
+                over.get_or_init(Instant::now);
+            })
+        };
+        let starts = nodes.iter().map(start).collect();
+        Self { over, starts }
+    }
+
+    async fn over(&self) -> Instant {
+        until("a node's answer", Duration::from_secs(180), || self.over.get().is_some()).await;
+        *self.over.get().unwrap()
+    }
+
+    async fn all_are_back(self) {
+        for start in self.starts {
+            start.await.unwrap();
+        }
+    }
+}
+
+/// Asks until there is an answer. What fails until then says which nodes there are, and that nothing was done.
+async fn served(client: Client<Cassandra>, nodes: Vec<SocketAddr>) -> Instant {
+    while let Err(error) = client.query(read()).await {
+        // The last of them may have been answered half when the node began to serve.
+        if error.kind() == ErrorKind::Unreachable && !error.may_have_been_applied() {
+            for address in &nodes {
+                assert!(error.to_string().contains(&format!("{address} has no connection")), "{error}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Instant::now()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_outage_of_all_nodes_the_first_that_is_back_serves_within_seconds() {
+    let Some(ring) = ring().await else { return };
+    let nodes = ring.cluster.contact_points();
+    let prompt = ring.settings().connect().await.unwrap();
+    let patient = ring.settings().reconnect_promptly(false).connect().await.unwrap();
+    let client = Client::new(prompt.clone());
+    client.query(read()).await.unwrap();
+    let outage = Outage::begin(&ring, &[1, 2, 3]);
+    until("no connection", Duration::from_secs(10), || {
+        !nodes.iter().any(|node| is_connected(&prompt, *node))
+    })
+    .await;
+
+    // Each call says at once which nodes there are, and that nothing was done.
+    for _ in 0..20 {
+        let began = Instant::now();
+        let error = client.query(read()).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+        assert!(!error.may_have_been_applied(), "{error}");
+        for address in &nodes {
+            assert!(error.to_string().contains(&format!("{address} has no connection")), "{error}");
+        }
+    }
+
+    let served_promptly = tokio::spawn(served(client, nodes.clone()));
+    let served_patiently = tokio::spawn(served(Client::new(patient), nodes.clone()));
+    let over = outage.over().await;
+    let limit = Duration::from_secs(30);
+    let after = tokio::time::timeout(limit, served_promptly).await.unwrap().unwrap() - over;
+    outage.all_are_back().await;
+    let all =
+        until("all nodes", limit, || nodes.iter().all(|node| is_connected(&prompt, *node))).await - over;
+    let patiently = tokio::time::timeout(limit, served_patiently).await.unwrap().unwrap() - over;
+    println!(
+        "after the first answer: served after {after:?} ({patiently:?} without), all nodes after {all:?}"
+    );
+    assert!(after < Duration::from_secs(4), "{after:?}");
+    assert!(all < Duration::from_secs(15), "{all:?}");
+}
+
+/// Rejects the node with this address.
+struct Without(SocketAddr);
+
+impl HostFilter for Without {
+    fn accept(&self, peer: &Peer) -> bool {
+        peer.address.ip() != self.0.ip()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_is_connected_again_at_once_and_what_the_users_filter_rejects_is_not() {
+    let Some(ring) = ring().await else { return };
+    let [_, second, third] = ring.cluster.contact_points()[..] else { panic!("three nodes") };
+    let settings = ring.settings().driver(move |session| session.host_filter(Arc::new(Without(third))));
+    let cassandra = settings.connect().await.unwrap();
+    let client = Client::new(cassandra.clone());
+    let outage = Outage::begin(&ring, &[2]);
+    until("no connection", Duration::from_secs(10), || !is_connected(&cassandra, second)).await;
+    let calls = tokio::spawn(async move {
+        let mut calls = 0;
+        loop {
+            client.query(read()).await.unwrap_or_else(|error| panic!("call {calls}: {error}"));
+            calls += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let over = outage.over().await;
+    let back = until("the node", Duration::from_secs(30), || is_connected(&cassandra, second)).await;
+    let after = back.saturating_duration_since(over);
+    println!("connected {after:?} after the node's first answer");
+    assert!(after < Duration::from_secs(4), "{after:?}");
+    assert!(!is_connected(&cassandra, third), "the user's filter is gone");
+    assert!(!calls.is_finished(), "a call has failed: {:?}", calls.await);
+    calls.abort();
+}
+
+#[tokio::test]
+async fn the_task_that_watches_over_a_session_ends_with_it() {
+    let Some(settings) = settings() else { return };
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let unwatched = settings.clone().reconnect_promptly(false).connect().await.unwrap();
+    let of_the_driver = tasks() - before;
+    drop(unwatched);
+    until("the driver's tasks have ended", Duration::from_secs(10), || tasks() == before).await;
+
+    let watched = settings.connect().await.unwrap();
+    assert_eq!(tasks() - before, of_the_driver + 1);
+    let session = Arc::downgrade(watched.session());
+    drop(watched);
+    assert!(session.upgrade().is_none(), "it keeps the session");
+    until("the task has ended", Duration::from_secs(10), || tasks() == before).await;
+}
