@@ -168,11 +168,11 @@ async fn a_hedge_goes_to_another_replica_and_only_where_there_is_one() {
     let Some(ring) = ring().await else { return };
     let cassandra = ring.session().await;
     let client = Client::new(cassandra.clone());
-    create_keyspace(&client, "alone", 1).await;
-    client.query("CREATE TABLE IF NOT EXISTS alone.t (k int PRIMARY KEY, v int)").await.unwrap();
+    create_keyspace(&client, "one_replica", 1).await;
+    client.query("CREATE TABLE IF NOT EXISTS one_replica.t (k int PRIMARY KEY, v int)").await.unwrap();
     fill(&cassandra).await;
     let select = prepared(&cassandra, SELECT).await;
-    let alone = prepared(&cassandra, "SELECT v FROM alone.t WHERE k = ?").await;
+    let alone = prepared(&cassandra, "SELECT v FROM one_replica.t WHERE k = ?").await;
     let mut serial = prepared(&cassandra, SELECT).await;
     serial.set_consistency(Consistency::Serial);
     let swap = prepared(&cassandra, "UPDATE faults.t SET v = 0 WHERE k = ? IF v = -1").await;
