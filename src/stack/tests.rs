@@ -41,7 +41,9 @@ const PARTS: [(&str, Switch); 13] = [
 
 fn all(on: bool) -> StackConfig {
     let mut config = StackConfig::default();
-    PARTS.iter().for_each(|(_, switch)| switch(&mut config, on));
+    for (_, switch) in PARTS {
+        switch(&mut config, on);
+    }
     config
 }
 
@@ -219,7 +221,9 @@ async fn the_parts_are_in_the_order_of_the_docs() {
         config.concurrency.max_waiting = 0;
         (config.adaptive.initial, config.adaptive.min, config.adaptive.max) = (1, 1, 1);
         config.shed.max_waiting = 0;
-        leave_out.iter().for_each(|switch| switch(&mut config, false));
+        for switch in leave_out {
+            switch(&mut config, false);
+        }
         let (stack, calls) = stack(config, |_| hangs());
         // It takes the only permit and the only place of each.
         let client = stack.client();
