@@ -44,6 +44,9 @@ use crate::{
 /// How many attempts a ledger keeps. Of more it forgets the oldest that succeeded, or else the oldest but the first few.
 const KEPT: usize = 32;
 
+/// How many nodes without a connection an attempt names: a cluster may have hundreds.
+const PASSED_OVER: usize = 8;
+
 /// How many of the first attempts are not forgotten.
 const FIRST: usize = 8;
 
@@ -80,7 +83,7 @@ pub struct Attempt {
     pub host_id: Option<Uuid>,
     /// The datacenter that was to answer, where that is not left to the session.
     pub datacenter: Option<Arc<str>>,
-    /// The nodes that would have been asked before that one, but the driver had no connection to them.
+    /// The nodes that would have been asked before that one, but the driver had no connection to them; the first eight.
     pub passed_over: Vec<SocketAddr>,
     /// When the attempt began.
     pub started: Instant,
@@ -173,7 +176,11 @@ impl Ledger {
 
     /// The driver has no connection to this node.
     pub(crate) fn passes_over(&self, number: usize, node: SocketAddr) {
-        self.update(number, |attempt| attempt.passed_over.push(node));
+        self.update(number, |attempt| {
+            if attempt.passed_over.len() < PASSED_OVER {
+                attempt.passed_over.push(node);
+            }
+        });
     }
 
     /// Opens an entry for an attempt that begins now, in the datacenter that is named.

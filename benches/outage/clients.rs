@@ -49,6 +49,7 @@ pub(crate) enum Operation {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
     pub(crate) local: &'static str,
+    pub(crate) remote: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 const LOAD: Load = Load { per_second: 300, operation: |number| Operation::Read(key(number)) };
-const SITE: Site = Site { local: "dc1" };
+const SITE: Site = Site { local: "dc1", remote: "dc2" };
 const DOWN: Duration = Duration::from_secs(20);
 const AFTERWARDS: Duration = Duration::from_secs(40);
 /// So long its return may take to be believed.

@@ -7,6 +7,9 @@ use crate::load::{Failure, Sample};
 /// What callers would call slow.
 pub(crate) const SLOW: Duration = Duration::from_millis(100);
 
+/// What a generator may lag behind without being noticed in what is measured here.
+const IN_TIME: Duration = Duration::from_millis(5);
+
 /// All requests of a run, by the moment at which they were due.
 pub(crate) struct Run {
     samples: Vec<Sample>,
@@ -14,9 +17,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(samples: Vec<Sample>, mut lateness: Vec<Duration>) -> Self {
-        lateness.sort_unstable();
+    pub(crate) const fn new(samples: Vec<Sample>, lateness: Vec<Duration>) -> Self {
         Self { samples, lateness }
+    }
+
+    /// Whether the requests were sent when they were due, so that latencies are those of the client and its cluster.
+    pub(crate) fn is_in_time(&self) -> bool {
+        percentile(self.lateness.clone(), 990) <= millis(IN_TIME)
     }
 
     /// How many requests never ended.
@@ -87,10 +94,14 @@ impl Run {
             100.0 * all.slow_share(),
             all.attempts_per_request(),
         );
-        let late = |permille: usize| {
-            millis(self.lateness[(self.lateness.len() * permille / 1_000).min(self.lateness.len() - 1)])
-        };
-        println!("    generator: requests sent late by p99 {:.2} ms, p99.9 {:.2} ms", late(990), late(999));
+        let late = |permille| percentile(self.lateness.clone(), permille);
+        let verdict =
+            if self.is_in_time() { "" } else { ": too late, the machine is too busy to tell anything" };
+        println!(
+            "    generator: requests sent late by p99 {:.2} ms, p99.9 {:.2} ms{verdict}",
+            late(990),
+            late(999)
+        );
         let mut texts: Vec<_> = all.errors().map(|(_, failure)| failure.text.as_str()).collect();
         texts.dedup_by_key(|text| text.split_once(['(', ':']).map_or(*text, |(kind, _)| kind));
         for text in texts.iter().take(2) {

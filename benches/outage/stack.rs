@@ -8,6 +8,9 @@ use crate::clients::Site;
 pub(crate) async fn stack(points: &[String], site: Option<Site>) -> Result<StandardStack, Error> {
     let mut config = StackConfig::default();
     config.connection.contact_points = points.to_vec();
-    config.connection.datacenter = site.map(|site| site.local.to_owned());
+    if let Some(site) = site {
+        config.connection.datacenter = Some(site.local.to_owned());
+        config.failover.remotes = vec![site.remote.to_owned()];
+    }
     StandardStack::connect(config).await
 }

@@ -100,7 +100,6 @@ pub(super) enum Verdict {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "each is a field")]
     pub(super) fn new(
         name: &'static str,
         datacenters: Vec<Datacenter>,

@@ -223,6 +223,7 @@ impl State {
             None if is_well_for(self.wait()) => {
                 self.returning = Some(now);
                 self.sites[LOCAL].run = 0;
+                self.sites[LOCAL].sick = None;
             }
             None => return None,
             Some(_) => {}

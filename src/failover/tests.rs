@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     future::{Ready, ready},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
@@ -64,8 +65,13 @@ impl Source for Said {
 
 /// What reached the service below: to which datacenter, at which level.
 type Call = (Option<String>, Option<Consistency>);
-/// What each datacenter answers; the one that is not named is the session's. `None` never ends.
-type Script = fn() -> Option<Error>;
+
+/// What a datacenter does with a call, if it does not answer it.
+#[derive(Clone, Copy)]
+enum Script {
+    Fail(fn() -> Error),
+    Hang,
+}
 
 #[derive(Clone)]
 struct Leaf {
@@ -86,10 +92,10 @@ impl Service<Request> for Leaf {
         let name = request.datacenter().map(ToString::to_string);
         let script = self.fails.lock().unwrap().get(name.as_deref().unwrap_or("dc1")).copied();
         self.calls.lock().unwrap().push((name, request.consistency()));
-        futures::Answer(match script.map(|script| script()) {
+        futures::Answer(match script {
             None => Some(Ok(())),
-            Some(Some(error)) => Some(Err(error)),
-            Some(None) => None,
+            Some(Script::Fail(error)) => Some(Err(error())),
+            Some(Script::Hang) => None,
         })
     }
 }
@@ -185,12 +191,12 @@ fn count_up() -> Request {
     Request::text("UPDATE ks.t SET c = c + 1 WHERE k = 1")
 }
 
-fn unreachable() -> Option<Error> {
-    Some(ExecutionError::EmptyPlan.into())
+fn unreachable() -> Error {
+    ExecutionError::EmptyPlan.into()
 }
 
-fn timed_out() -> Option<Error> {
-    Some(Rejection::timed_out(TimeoutScope::Attempt, Duration::from_millis(300)).into())
+fn timed_out() -> Error {
+    Rejection::timed_out(TimeoutScope::Attempt, Duration::from_millis(300)).into()
 }
 
 #[tokio::test]
@@ -243,7 +249,7 @@ async fn when_it_cannot_serve_the_next_one_does_at_the_level_that_it_is_mapped_t
 #[tokio::test]
 async fn a_call_that_fails_is_sent_elsewhere_once_and_after_some_all_are() {
     let bench = bench(With::default());
-    bench.fails("dc1", unreachable);
+    bench.fails("dc1", Script::Fail(unreachable));
     for _ in 0..3 {
         bench.send(read()).await.unwrap();
     }
@@ -260,8 +266,8 @@ async fn a_call_that_fails_is_sent_elsewhere_once_and_after_some_all_are() {
 #[tokio::test]
 async fn where_both_fail_there_is_one_error_that_tells_of_both() {
     let bench = bench(With::default());
-    bench.fails("dc1", timed_out);
-    bench.fails("dc2", unreachable);
+    bench.fails("dc1", Script::Fail(timed_out));
+    bench.fails("dc2", Script::Fail(unreachable));
     let error = bench.send(read()).await.unwrap_err();
     assert_eq!(bench.asked(), ["session", "dc2"]);
     // Where something may have been done, the error must not say that nothing was.
@@ -269,8 +275,8 @@ async fn where_both_fail_there_is_one_error_that_tells_of_both() {
     assert!(error.may_have_been_applied());
     assert!(error.to_string().contains("; then it failed in datacenter dc2: "), "{error}");
 
-    bench.fails("dc2", timed_out);
-    bench.fails("dc1", unreachable);
+    bench.fails("dc2", Script::Fail(timed_out));
+    bench.fails("dc1", Script::Fail(unreachable));
     let error = bench.send(read()).await.unwrap_err();
     assert!(error.may_have_been_applied());
     assert!(error.to_string().contains("; before that it failed in datacenter dc1: "), "{error}");
@@ -279,11 +285,11 @@ async fn where_both_fail_there_is_one_error_that_tells_of_both() {
 #[tokio::test]
 async fn what_may_have_been_applied_is_sent_again_only_if_it_is_idempotent() {
     let bench = bench(With::default());
-    bench.fails("dc1", timed_out);
+    bench.fails("dc1", Script::Fail(timed_out));
     let error = bench.send(count_up()).await.unwrap_err();
     assert_eq!(bench.asked(), ["session"]);
     assert!(error.to_string().contains("not sent to datacenter dc2: it may have been applied"), "{error}");
-    bench.fails("dc1", unreachable);
+    bench.fails("dc1", Script::Fail(unreachable));
     bench.send(count_up()).await.unwrap();
     assert_eq!(bench.asked(), ["session", "dc2"]);
 }
@@ -294,7 +300,7 @@ async fn serial_work_stays_unless_it_is_allowed_to_go() {
     let serial_read = || read().with_consistency(Consistency::LocalSerial);
     let bench_of = |allow_serial| {
         let bench = bench(With { allow_serial, ..With::default() });
-        bench.fails("dc1", unreachable);
+        bench.fails("dc1", Script::Fail(unreachable));
         bench
     };
     let bench = bench_of(false);
@@ -319,13 +325,13 @@ async fn serial_work_stays_unless_it_is_allowed_to_go() {
 #[tokio::test]
 async fn an_error_says_why_a_call_was_not_sent_elsewhere() {
     let bench = bench(With::default());
-    bench.fails("dc1", unreachable);
+    bench.fails("dc1", Script::Fail(unreachable));
     let error = bench.send(read().with_consistency(Consistency::All)).await.unwrap_err();
     assert!(error.to_string().contains("consistency All is not mapped there"), "{error}");
     let error = bench.send(Request::text("TRUNCATE ks.t")).await.unwrap_err();
     assert!(error.to_string().contains("a statement of kind truncate concerns all datacenters"), "{error}");
     // A mistake of the caller's is the same everywhere.
-    bench.fails("dc1", || Some(Error::caller(ErrorKind::Syntax, "mend it")));
+    bench.fails("dc1", Script::Fail(|| Error::caller(ErrorKind::Syntax, "mend it")));
     assert_eq!(bench.send(read()).await.unwrap_err().to_string(), "mend it");
 }
 
@@ -336,7 +342,7 @@ async fn a_keyspace_without_replicas_elsewhere_is_served_locally_whatever_happen
     let home = || Request::text("SELECT v FROM home.t WHERE k = 1");
     bench.send(home()).await.unwrap();
     assert_eq!(bench.asked(), ["session"]);
-    bench.fails("dc1", unreachable);
+    bench.fails("dc1", Script::Fail(unreachable));
     let error = bench.send(home()).await.unwrap_err();
     assert_eq!(bench.asked(), ["session"]);
     assert!(error.to_string().contains("keyspace home has no replicas there; add them"), "{error}");
@@ -348,7 +354,7 @@ async fn a_keyspace_without_replicas_elsewhere_is_served_locally_whatever_happen
 async fn an_exhausted_budget_allows_no_repeat() {
     let budget = Budget::builder().ratio(0.0).reserve_per_second(0.0).burst(1).build().unwrap();
     let bench = bench(With { budget: Some(budget), ..With::default() });
-    bench.fails("dc1", unreachable);
+    bench.fails("dc1", Script::Fail(unreachable));
     bench.send(read()).await.unwrap();
     let error = bench.send(read()).await.unwrap_err();
     assert!(error.to_string().contains("the budget for repeats is exhausted"), "{error}");
@@ -361,7 +367,7 @@ async fn an_exhausted_budget_allows_no_repeat() {
 #[tokio::test]
 async fn calls_that_hang_until_their_deadline_count_though_they_are_dropped() {
     let bench = bench(With::default());
-    bench.fails("dc1", || None);
+    bench.fails("dc1", Script::Hang);
     let service =
         ServiceBuilder::new().layer(DeadlineLayer::new(Duration::from_millis(20))).service(bench.service());
     for _ in 0..3 {
@@ -376,7 +382,7 @@ async fn calls_that_hang_until_their_deadline_count_though_they_are_dropped() {
 #[tokio::test]
 async fn a_caller_who_is_impatient_tells_nothing() {
     let bench = bench(With::default());
-    bench.fails("dc1", || None);
+    bench.fails("dc1", Script::Hang);
     let mut request = read();
     request.shorten_deadline(Instant::now() + Duration::from_secs(60));
     for _ in 0..10 {
@@ -400,7 +406,7 @@ async fn a_local_datacenter_that_is_back_is_tried_with_what_can_be_repeated() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     bench.shared.look();
     assert_eq!((&*bench.active(), bench.layer.handle().snapshot().local_share), ("dc2", 0.05));
-    bench.fails("dc1", unreachable);
+    bench.fails("dc1", Script::Fail(unreachable));
     for _ in 0..1_000 {
         bench.send(read()).await.unwrap();
         bench.send(count_up().with_idempotence(Idempotence::Unknown)).await.unwrap();
@@ -418,7 +424,7 @@ async fn an_operator_holds_one_releases_it_and_switches_it_off() {
     let error = handle.hold("dc9").unwrap_err().to_string();
     assert_eq!(error, "`datacenter` is \"dc9\", which is none of this layer's: it has dc1, dc2, dc3");
     handle.hold("dc3").unwrap();
-    bench.fails("dc3", unreachable);
+    bench.fails("dc3", Script::Fail(unreachable));
     bench.send(read()).await.unwrap_err();
     assert_eq!(bench.asked(), ["dc3"]);
     assert_eq!(handle.snapshot().held.as_deref(), Some("dc3"));
@@ -458,7 +464,7 @@ struct Fields(String);
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if ["message", "to", "cassandra.failover.datacenter"].contains(&field.name()) {
-            self.0 += &format!("{}={value:?} ", field.name());
+            let _ = write!(self.0, "{}={value:?} ", field.name());
         }
     }
 }
@@ -538,7 +544,7 @@ impl Service<Request> for Unready {
     fn call(&mut self, request: Request) -> Self::Future {
         assert!(std::mem::take(&mut self.0), "called without having been ready");
         ready(match request.datacenter() {
-            None => unreachable().map_or(Ok(()), Err),
+            None => Err(unreachable()),
             Some(_) => Ok(()),
         })
     }
@@ -587,7 +593,7 @@ fn while_the_local_datacenter_serves_a_call_allocates_nothing() {
 #[tokio::test]
 async fn what_watches_the_cluster_ends_with_the_layer_and_notices_changes_before_that() {
     let bench = bench(With::default());
-    let (changed, changes) = tokio::sync::watch::channel(0);
+    let (sender, changes) = tokio::sync::watch::channel(0);
     let every = Duration::from_millis(10);
     let watching = tokio::spawn(super::shared::watch(Arc::downgrade(&bench.shared), every, changes));
     *bench.said.down.lock().unwrap() = vec![0];
@@ -596,6 +602,6 @@ async fn what_watches_the_cluster_ends_with_the_layer_and_notices_changes_before
         assert!(waited.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    drop((bench, changed));
+    drop((bench, sender));
     tokio::time::timeout(Duration::from_secs(10), watching).await.unwrap().unwrap();
 }

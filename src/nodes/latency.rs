@@ -47,6 +47,18 @@ impl PeakAverage {
         }
     }
 
+    /// Half of what was known counts.
+    pub(super) fn halve(&self, now: u64) {
+        let half = self.at(now) / 2;
+        self.nanos.store(half, Relaxed);
+        self.at.store(now, Relaxed);
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget(&self) {
+        self.nanos.store(0, Relaxed);
+    }
+
     /// The estimate `now`, in nanoseconds; zero if nothing is known.
     #[inline]
     pub(super) fn at(&self, now: u64) -> u64 {
@@ -118,6 +130,18 @@ mod tests {
         assert_eq!(average.at(S), 20 * MS);
         average.at_least(300 * MS, S);
         assert_eq!(average.at(S), 300 * MS);
+    }
+
+    #[test]
+    fn what_is_known_can_be_halved_and_forgotten() {
+        let average = PeakAverage::default();
+        average.answered(20 * MS, S);
+        average.halve(S);
+        assert_eq!(average.at(S), 10 * MS);
+        average.forget();
+        assert_eq!(average.at(S), 0);
+        average.halve(S);
+        assert_eq!(average.at(S), 0);
     }
 
     #[test]

@@ -1,3 +1,7 @@
+mod asked;
+mod standing;
+mod verdict;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -10,21 +14,20 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 use palisade::{
-    Class, Effect, Fault, Instant,
-    breaker::{Circuit, CircuitPermit, CircuitState},
+    Instant,
+    breaker::{Circuit, CircuitPermit},
 };
 use uuid::Uuid;
 
+use self::verdict::{Said, UNREACHABLE, said};
+pub(crate) use self::{asked::Asked, standing::Standing};
 use super::{
     abandoned::{Abandoned, second},
     latency::PeakAverage,
     rules::Shared,
     silence::Silence,
 };
-use crate::{
-    error::{Error, ErrorKind},
-    telemetry::NodeMetrics,
-};
+use crate::{error::Error, telemetry::NodeMetrics};
 
 /// What is known of one node, from the attempts that were made at it and from probes.
 pub struct Node {
@@ -117,31 +120,6 @@ pub struct Figures {
     /// The share of the traffic that it may get after it has come back: 1 when its slow start is over.
     pub weight: f64,
 }
-
-/// What choosing a node goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
-    Usable,
-    /// It is ejected, and an attempt may find out whether it is well again: one that its circuit gives leave for.
-    Due,
-    /// It does not answer, and so many attempts at it were given up that one more may cost the connection.
-    Full,
-    Ejected,
-    Down,
-}
-
-impl Standing {
-    /// Whether it can take a request, if its circuit has no objection.
-    pub(crate) const fn is_good(self) -> bool {
-        matches!(self, Self::Usable | Self::Due)
-    }
-}
-
-/// How much longer than usual a node may be silent before it is taken for hung, in latencies.
-const USUAL: u64 = 8;
-
-/// How often a node that owes too many answers is asked all the same: who never asks never hears that it answers again.
-const TRICKLE: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(super) fn new(
@@ -243,84 +221,6 @@ impl Node {
         weight
     }
 
-    /// Where it stands, for the choice of a node; told whether the driver has a connection to it.
-    pub(crate) fn standing(&self, is_connected: bool, now: Instant) -> Standing {
-        let hot = &self.hot;
-        if !is_connected {
-            if !hot.was_down.load(Relaxed) && !hot.was_down.swap(true, Relaxed) {
-                self.tell(Availability::Down);
-            }
-            return Standing::Down;
-        }
-        if hot.was_down.load(Relaxed) && hot.was_down.swap(false, Relaxed) {
-            self.reconnected(now);
-            self.tell(if self.is_ejected() { Availability::Ejected } else { Availability::Up });
-        }
-        if self.is_stalled(now) {
-            self.circuit.trip();
-        }
-        if hot.is_ejected.load(Relaxed) {
-            hot.was_ejected.store(true, Relaxed);
-            match self.circuit.state() {
-                // It is about to be taken back.
-                CircuitState::Closed => {}
-                // Where nobody probes, traffic does.
-                _ if self.shared.is_probed() => return Standing::Ejected,
-                CircuitState::HalfOpen => return Standing::Due,
-                CircuitState::Open => {
-                    let is_due = self.circuit.retry_after().is_some_and(|wait| wait.is_zero());
-                    return if is_due { Standing::Due } else { Standing::Ejected };
-                }
-            }
-        } else if hot.was_ejected.load(Relaxed) && hot.was_ejected.swap(false, Relaxed) {
-            self.begin_slowly(now);
-        }
-        if self.owes_too_much(now) && !self.may_trickle(now) { Standing::Full } else { Standing::Usable }
-    }
-
-    /// Whether one more attempt may cost the connection, and none is to find out whether it answers again.
-    pub(super) fn is_out(&self, now: Instant) -> bool {
-        match self.standing(true, now) {
-            Standing::Full => true,
-            Standing::Ejected => self.owes_too_much(now),
-            Standing::Due => self.owes_too_much(now) && self.circuit.snapshot().probes_in_flight > 0,
-            Standing::Usable | Standing::Down => false,
-        }
-    }
-
-    fn owes_too_much(&self, now: Instant) -> bool {
-        self.hot.abandoned.is_full() && self.is_silent(now)
-    }
-
-    /// Whether it has answered nothing for long.
-    fn is_silent(&self, now: Instant) -> bool {
-        let silent_for = self.nanos(now).saturating_sub(self.hot.silence.answered_at());
-        silent_for > nanos(self.shared.rules.stall.after)
-    }
-
-    fn may_trickle(&self, now: Instant) -> bool {
-        let last = self.hot.asked_full.load(Relaxed);
-        last == 0 || self.nanos(now).saturating_sub(last - 1) >= nanos(TRICKLE)
-    }
-
-    /// Leave to find out whether it is well again. `None` if others do so already, or it is too early.
-    pub(crate) fn probe(&self) -> Option<CircuitPermit> {
-        self.circuit.acquire().ok()
-    }
-
-    /// Whether it takes requests and says nothing, for much longer than it usually takes.
-    #[inline]
-    fn is_stalled(&self, now: Instant) -> bool {
-        let stall = &self.shared.rules.stall;
-        let silence = &self.hot.silence;
-        if silence.unanswered() < stall.attempts || !self.circuit.is_closed() {
-            return false;
-        }
-        let now = self.nanos(now);
-        let usual = self.hot.latency.at(now).saturating_mul(USUAL);
-        silence.lasts(now) > nanos(stall.after).max(usual)
-    }
-
     /// Its connections are new: nothing is owed on them. What is known of its speed is from before.
     fn reconnected(&self, now: Instant) {
         self.hot.silence.answered(self.nanos(now));
@@ -328,7 +228,10 @@ impl Node {
         self.begin_slowly(now);
     }
 
+    /// How fast it was before it went says nothing of it now.
     fn begin_slowly(&self, now: Instant) {
+        self.hot.latency.forget();
+        self.hot.at_least.forget();
         self.hot.returned.store(self.nanos(now) + 1, Relaxed);
     }
 
@@ -340,7 +243,10 @@ impl Node {
             Err(error) if said(error.kind()) != Said::Something => {
                 self.hot.at_least.at_least(nanos(latency), self.nanos(now));
             }
-            _ => self.answered(Some(latency), now),
+            _ => {
+                self.answered(Some(latency), now);
+                self.hot.at_least.halve(self.nanos(now));
+            }
         }
     }
 
@@ -438,175 +344,6 @@ impl fmt::Debug for Node {
             .field("figures", &self.figures())
             .finish_non_exhaustive()
     }
-}
-
-/// An attempt at a node, under way. Dropped before it has ended, it was given up.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    node: Arc<Node>,
-    began: Instant,
-    // Whether its latency tells of the node: a statement that usually takes as long as others.
-    is_quick: bool,
-    permit: Option<CircuitPermit>,
-    // Whether it finds out whether the node is well again.
-    is_probe: bool,
-    has_ended: bool,
-}
-
-impl Asked {
-    /// `probe` is the leave to find out whether the node is well again, if that is what the attempt is made for.
-    #[inline]
-    pub(crate) fn begin(node: Arc<Node>, probe: Option<CircuitPermit>, is_quick: bool, now: Instant) -> Self {
-        let hot = &node.hot;
-        hot.attempts.fetch_add(1, Relaxed);
-        hot.in_flight.fetch_add(1, Relaxed);
-        node.metrics.in_flight(1);
-        if is_quick {
-            hot.silence.asked(node.nanos(now));
-        }
-        if hot.abandoned.is_full() {
-            hot.asked_full.store(node.nanos(now) + 1, Relaxed);
-        }
-        let is_closed = probe.is_none() && node.circuit.is_closed();
-        let permit = probe.or_else(|| node.circuit.acquire().ok());
-        let is_probe = permit.is_some() && !is_closed;
-        Self { node, began: now, is_quick, permit, is_probe, has_ended: false }
-    }
-
-    pub(crate) fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-
-    /// The attempt has ended, in one way or another.
-    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Error>, now: Instant) {
-        self.has_ended = true;
-        self.node.hot.in_flight.fetch_sub(1, Relaxed);
-        let latency = now.saturating_duration_since(self.began);
-        self.node.metrics.in_flight(-1);
-        match outcome {
-            Ok(_) => self.node.metrics.answered(latency),
-            Err(error) => self.node.metrics.failed(error.kind(), latency),
-        }
-        let (class, said) = match outcome {
-            Ok(_) => (Class::SUCCESS, Said::Something),
-            Err(error) => (class_for_node(error.kind()), said(error.kind())),
-        };
-        if self.is_quick {
-            match said {
-                Said::Nothing => self.node.hot.silence.given_up(self.node.nanos(now)),
-                Said::Something | Said::NotAsked => self.node.hot.silence.ended(),
-            }
-        }
-        if said == Said::Something {
-            // A failure that comes fast does not make a node a fast one.
-            let tells = self.is_quick && outcome.is_ok();
-            self.node.answered(tells.then_some(latency), now);
-        }
-        if self.is_quick && outcome.is_err() {
-            self.node.hot.at_least.at_least(nanos(latency), self.node.nanos(now));
-        }
-        if matches!(outcome, Err(error) if matches!(error.kind(), ErrorKind::Timeout(_))) {
-            self.node.abandoned(now);
-        }
-        self.judge(&class);
-    }
-
-    fn judge(&mut self, class: &Class) {
-        if matches!(class.fault(), Fault::Server | Fault::Unreachable) {
-            self.node.hot.failures.fetch_add(1, Relaxed);
-        }
-        if let Some(permit) = self.permit.take() {
-            permit.end(class);
-        }
-    }
-
-    /// A caller has given it up, after this long.
-    fn give_up(&mut self, now: Instant) {
-        let (node, is_superseded) = (&self.node, palisade::is_superseded());
-        let hot = &node.hot;
-        hot.in_flight.fetch_sub(1, Relaxed);
-        node.metrics.in_flight(-1);
-        node.metrics.abandoned(now.saturating_duration_since(self.began));
-        let (began, at) = (node.nanos(self.began), node.nanos(now));
-        let waited = nanos(now.saturating_duration_since(self.began));
-        if self.is_quick {
-            hot.silence.given_up(at);
-            hot.at_least.at_least(waited, at);
-        }
-        // A node that answers will soon have answered what another was only faster at.
-        if !is_superseded || node.is_silent(now) {
-            node.abandoned(now);
-        }
-        if self.tells(waited, began, at, is_superseded) {
-            self.judge(&UNREACHABLE);
-        }
-        if self.node.is_stalled(now) {
-            self.node.circuit.trip();
-        }
-    }
-
-    /// Whether it is the node's fault that it was given up.
-    fn tells(&self, waited: u64, began: u64, now: u64, is_superseded: bool) -> bool {
-        // Others were fast enough meanwhile, and as long as it is on trial it gets no more of anybody's time.
-        if self.is_probe {
-            return true;
-        }
-        // Whoever is impatient, or was answered by another node, tells nothing of this one. Who waited long does; but a scan may
-        // take long at a node that answers others.
-        let hot = &self.node.hot;
-        let usual = hot.latency.at(now).saturating_mul(USUAL);
-        !is_superseded
-            && waited >= nanos(self.node.shared.rules.stall.after).max(usual)
-            && (self.is_quick || hot.silence.answered_at() <= began)
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.give_up(Instant::now());
-        }
-    }
-}
-
-const UNREACHABLE: Class = Class::new(Fault::Unreachable, Effect::Unknown);
-
-/// What came from the node.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
-    Something,
-    Nothing,
-    NotAsked,
-}
-
-const fn said(kind: ErrorKind) -> Said {
-    match kind {
-        ErrorKind::Timeout(_) | ErrorKind::Unreachable => Said::Nothing,
-        ErrorKind::ConnectionFull | ErrorKind::Connect | ErrorKind::Values => Said::NotAsked,
-        _ => Said::Something,
-    }
-}
-
-/// What an error tells of the node that was asked, and not of the statement or of other nodes.
-///
-/// Having too much to do is no sign of death: what answers "overloaded" is alive, and needs less traffic rather than none. That
-/// is for a throttle to see to. A coordinator that has too few replicas is one that cannot reach them: if it alone says so,
-/// others are better asked.
-const fn class_for_node(kind: ErrorKind) -> Class {
-    let fault = match kind {
-        ErrorKind::Timeout(_) | ErrorKind::Unreachable | ErrorKind::Bootstrapping => Fault::Unreachable,
-        ErrorKind::Unavailable
-        | ErrorKind::ReadTimeout
-        | ErrorKind::WriteTimeout
-        | ErrorKind::ReadFailure
-        | ErrorKind::WriteFailure
-        | ErrorKind::Server
-        | ErrorKind::Protocol
-        | ErrorKind::Truncate => Fault::Server,
-        ErrorKind::Overloaded | ErrorKind::RateLimited | ErrorKind::ConnectionFull => Fault::Overload,
-        _ => Fault::Caller,
-    };
-    Class::new(fault, Effect::Unknown)
 }
 
 fn nanos(duration: Duration) -> u64 {

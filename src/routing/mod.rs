@@ -34,15 +34,17 @@
 //! - **A node that hangs is ejected**: when `stalled_attempts` have had no answer for `stalled_after` (or eight times its usual
 //!   latency), or when its circuit breaker opens by failures. It gets no more traffic until a probe was answered well; probes are
 //!   further and further apart, and that is forgotten when it has been well for as long. Where nobody probes (see
-//!   [`health`](crate::health)), single attempts of the traffic do.
+//!   [`health`](crate::health)), single attempts of the traffic do, by the leave of its circuit: reads go there first when its wait
+//!   is over, others if it is chosen. A probe that is given up, or that a hedge was faster than, has failed.
 //! - **Nothing is excluded.** What is ejected, full or disconnected comes last; and at most `max_ejected` of a datacenter's nodes are
 //!   ejected at a time, since with more of them sick the trouble is somewhere else. A replica that is no use leaves the work to
 //!   another node of the datacenter as coordinator.
 //! - **A node that comes back**, from an ejection or to new connections, begins with a tenth of its traffic and gets all of it
 //!   after `slow_start`.
 //! - **Abandoned attempts are counted.** The driver tears a connection down when 1,024 answers are overdue on it, and everything on
-//!   it fails. From `max_abandoned` on other nodes are asked, and if it is so with all of them, attempts are refused at once
-//!   ([`ErrorKind::ConnectionFull`](crate::ErrorKind::ConnectionFull)).
+//!   it fails. From `max_abandoned` on, a node that has said nothing for `stalled_after` is asked once a second only, and others in its
+//!   place; if it is so with all of them, attempts are refused at once ([`ErrorKind::ConnectionFull`](crate::ErrorKind::ConnectionFull)).
+//!   What another attempt was only faster at does not count, as long as the node answers.
 //! - **The preferred rack** is left for another one only for what answers four times as fast.
 //! - **Lightweight transactions** that the driver routes to the replicas in one order (on `ScyllaDB`, and reads at a serial consistency)
 //!   keep that order, but for nodes that were tried or are sick.
@@ -143,13 +145,12 @@ impl Routing {
         self.datacenter.as_deref()
     }
 
-    /// The replica to ask, if one is usable and was not tried. Outside: whether anybody knows the replicas.
-    fn replica<'a>(
-        &'a self,
+    /// The replicas, as far as anybody knows them.
+    fn replicas<'a>(
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
         view: &View<'a, '_>,
-    ) -> Option<Option<Choice<'a>>> {
+    ) -> Option<Targets<'a>> {
         let (token, table) = (info.token?, info.table?);
         let strategy = &cluster.get_keyspace(table.ks_name())?.strategy;
         let replicas = cluster.replica_locator().replicas_for_token(token, strategy, view.datacenter, table);
@@ -157,11 +158,11 @@ impl Routing {
             .into_iter()
             .map(|(node, shard)| ((node, Some(shard)), view.candidate(node, view.rack)))
             .collect();
-        (!targets.is_empty()).then(|| pick(&targets))
+        (!targets.is_empty()).then_some(targets)
     }
 
     /// A node to ask that need not be a replica.
-    fn coordinator<'a>(&'a self, cluster: &'a ClusterState, view: &View<'a, '_>) -> Option<Choice<'a>> {
+    fn coordinator<'a>(cluster: &'a ClusterState, view: &View<'a, '_>) -> Option<Choice<'a>> {
         let locator = cluster.replica_locator();
         let nodes = match view.datacenter {
             Some(datacenter) => locator.unique_nodes_in_datacenter_ring(datacenter)?,
@@ -310,13 +311,13 @@ impl Routing {
     ) -> Option<Choice<'a>> {
         let in_order = info.should_route_as_lwt();
         if !self.is_foreign && !in_order {
-            let replica = self.replica(info, cluster, view);
-            if let Some(Some(choice)) = replica {
+            let replicas = Self::replicas(info, cluster, view);
+            if let Some(choice) = replicas.as_ref().and_then(|replicas| pick(replicas)) {
                 return Some(choice);
             }
-            if let Some(choice) = self.coordinator(cluster, view) {
+            if let Some(choice) = Self::coordinator(cluster, view) {
                 // Another coordinator would have to ask the same replicas.
-                let others = if replica.is_some() { 0 } else { choice.others };
+                let others = if replicas.is_some() { 0 } else { choice.others };
                 return Some(Choice { others, ..choice });
             }
         }

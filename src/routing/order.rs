@@ -144,7 +144,7 @@ mod tests {
 
     /// Draws these numbers one after the other.
     fn drawn(numbers: &[usize]) -> impl FnMut(usize) -> usize {
-        let mut numbers = numbers.to_vec().into_iter();
+        let mut numbers = numbers.iter().copied();
         move |below| {
             let number = numbers.next().expect("another draw");
             assert!(number < below, "{number} of {below}");
@@ -267,13 +267,12 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let good = |candidate: &Candidate| candidate.standing == Standing::Usable && !candidate.is_tried;
             let expected = candidates.iter().filter(|candidate| good(candidate)).count();
-            match choose(&candidates, |below| random.usize(..below)) {
-                Some((index, others)) => {
-                    prop_assert!(good(&candidates[index]));
-                    prop_assert_eq!(others + 1, expected);
-                }
-                None => prop_assert_eq!(expected, 0),
-            }
+            let Some((index, others)) = choose(&candidates, |below| random.usize(..below)) else {
+                prop_assert_eq!(expected, 0);
+                return Ok(());
+            };
+            prop_assert!(good(&candidates[index]));
+            prop_assert_eq!(others + 1, expected);
         }
     }
 

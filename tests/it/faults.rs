@@ -91,7 +91,7 @@ async fn a_paused_node_holds_no_call_longer_than_its_deadline() {
             answered += usize::from(bounded(client.execute(SELECT, (k % 30,))).await.is_ok());
         }
     }
-    assert!(answered >= 60, "{answered} of 100 were answered with two of three nodes up");
+    assert!(answered >= 98, "{answered} of 100 were answered with two of three nodes up");
     recovered(&client, Duration::from_secs(15)).await;
 }
 
@@ -422,7 +422,7 @@ async fn a_cluster_that_hangs_is_asked_less_and_less_and_fully_again_when_it_is_
     assert_eq!((limits.snapshot().in_flight, refusals.snapshot().waiting.total()), (0, 0));
 }
 
-/// Until routing knows which node hangs, a second attempt may meet it again, but not often.
+/// As long as nobody knows that it hangs. Then it is asked no more, and there is nothing to hedge.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_are_hedged_past_a_node_that_hangs() {
     let Some(ring) = ring().await else { return };
@@ -448,7 +448,7 @@ async fn reads_are_hedged_past_a_node_that_hangs() {
         }
     }
     let hedged = hedging.snapshot().limit.granted - before;
-    assert!(hedged >= 5, "{hedged} second attempts");
-    assert!(quick >= 40, "{quick} of 60 were answered before an attempt would have timed out");
+    assert!(hedged <= 30, "{hedged} second attempts");
+    assert!(quick >= 57, "{quick} of 60 were answered before an attempt would have timed out");
     recovered(&client, Duration::from_secs(15)).await;
 }

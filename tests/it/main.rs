@@ -14,6 +14,7 @@ mod layers;
 mod load;
 mod prepared;
 mod proxy;
+mod routing;
 #[cfg(feature = "stack")]
 mod service;
 mod spans;
