@@ -6,9 +6,12 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tower::{Layer, Service, ServiceBuilder};
+use tower::{Layer, Service, ServiceBuilder, layer::util::Stack};
 
-use super::{optional::OptionalLayer, parts::Parts};
+use super::{
+    optional::OptionalLayer,
+    parts::{CoalesceReads, ConcurrencyLayer, Parts, RateLayer},
+};
 use crate::{
     client::{BoxStack, BoxStackFuture},
     error::Error,
@@ -38,8 +41,7 @@ where
         .layer(optional(&parts.breakers))
         .layer(optional(&parts.throttle))
         // Neighbours: the first learns from the readiness of the second.
-        .layer(optional(&parts.shed))
-        .layer(optional(&parts.adaptive))
+        .layer(OptionalLayer(parts.shed.clone().zip(parts.adaptive.clone()).map(both)))
         .layer(optional(&parts.attempt_timeout))
         .service(leaf);
     let repeats = ServiceBuilder::new()
@@ -52,11 +54,24 @@ where
         .layer(optional(&parts.telemetry))
         .layer(optional(&parts.drain_layer))
         .layer(optional(&parts.deadline))
-        .layer(optional(&parts.rate))
-        .layer(optional(&parts.concurrency))
-        .layer(optional(&parts.coalesce))
+        .layer(OptionalLayer(limits(parts)))
         .service(Plugged::new(repeats, plugs.around_repeats));
     within(BoxStack::new(call), plugs.outside)
+}
+
+/// Two layers as one, the first outside.
+fn both<Outer, Inner>((outer, inner): (Outer, Inner)) -> Stack<Inner, Outer> {
+    Stack::new(inner, outer)
+}
+
+type Limits =
+    Stack<OptionalLayer<CoalesceReads>, Stack<OptionalLayer<ConcurrencyLayer>, OptionalLayer<RateLayer>>>;
+
+/// What stands between deadline and retry, all of it off by default: in one, so that it costs one branch while there is none.
+fn limits(parts: &Parts) -> Option<Limits> {
+    let (rate, concurrency, coalesce) = (&parts.rate, &parts.concurrency, &parts.coalesce);
+    let is_any = rate.is_some() || concurrency.is_some() || coalesce.is_some();
+    is_any.then(|| both((both((optional(rate), optional(concurrency))), optional(coalesce))))
 }
 
 #[expect(clippy::ref_option, reason = "it is kept as such")]

@@ -74,9 +74,9 @@
 //! make the stack [over](StackBuilder::over) a service that wraps [`Cassandra`].
 //!
 //! ```no_run
-//! use std::num::NonZeroU32;
 //! use tower_cassandra::{
-//!     layers::{CircuitBreakerLayer, ConcurrencyLimitLayer, MetricsLayer},
+//!     Request,
+//!     layers::{CircuitBreakerLayer, MetricsLayer},
 //!     stack::{StackConfig, StandardStack},
 //! };
 //!
@@ -86,13 +86,13 @@
 //! config.breaker.enabled = false; // replaced below
 //!
 //! let by_kind = CircuitBreakerLayer::builder()
-//!     .build_keyed(16, |request: &tower_cassandra::Request| request.kind())?;
+//!     .build_keyed(16, |request: &Request| request.kind())?;
 //! let stack = StandardStack::builder(config)
 //!     .outside(MetricsLayer::named("cassandra"))
 //!     .around_attempts(by_kind)
 //!     .connect()
 //!     .await?;
-//! # let _ = (stack, NonZeroU32::MIN, std::any::type_name::<ConcurrencyLimitLayer>());
+//! # let _ = stack;
 //! # Ok(())
 //! # }
 //! ```

@@ -30,6 +30,7 @@ type ReadKeyOf = fn(&Request) -> Option<ReadKey>;
 
 type DatacenterOf = fn(&Request) -> Option<Arc<str>>;
 
+pub(super) type CoalesceReads = CoalesceLayer<Request, ReadKey, ReadKeyOf, ByDeadline>;
 pub(super) type RateLayer = RateLimitLayer<Single<Limiter>, EachOne, ByDeadline>;
 pub(super) type ConcurrencyLayer = ConcurrencyLimitLayer<Single<Bulkhead>, ByDeadline>;
 pub(super) type BreakerLayer = CircuitBreakerLayer<ByError>;
@@ -64,7 +65,7 @@ pub(super) struct Parts {
     pub(super) deadline: Option<DeadlineLayer<LiveTimeouts>>,
     pub(super) rate: Option<RateLayer>,
     pub(super) concurrency: Option<ConcurrencyLayer>,
-    pub(super) coalesce: Option<CoalesceLayer<Request, ReadKey, ReadKeyOf, ByDeadline>>,
+    pub(super) coalesce: Option<CoalesceReads>,
     pub(super) budget: Budget,
     pub(super) retry: Option<RetryLayer>,
     pub(super) hedge: Option<HedgeLayer>,
@@ -373,9 +374,7 @@ fn rate(config: &StackConfig) -> Result<RateLayer, ConfigError> {
     })
 }
 
-fn coalesce(
-    config: &StackConfig,
-) -> Result<CoalesceLayer<Request, ReadKey, ReadKeyOf, ByDeadline>, ConfigError> {
+fn coalesce(config: &StackConfig) -> Result<CoalesceReads, ConfigError> {
     let section = &config.coalesce;
     CoalesceLayer::builder(Request::read_key as ReadKeyOf)
         .join_within(section.join_within)
