@@ -20,7 +20,6 @@ use scylla::{
         speculative_execution::SimpleSpeculativeExecutionPolicy,
     },
     statement::{Consistency, prepared::PreparedStatement},
-    value::Counter,
 };
 use tokio::task_local;
 use tower::Service;
@@ -33,7 +32,9 @@ use crate::{load::Failure, stack::stack};
 
 const READ: &str = "SELECT v FROM outage.t WHERE k = ?";
 const WRITE: &str = "INSERT INTO outage.t (k, v) VALUES (?, ?)";
-const COUNT: &str = "UPDATE outage.c SET c = c + ? WHERE k = ?";
+const APPEND: &str = "UPDATE outage.l SET v = v + ? WHERE k = ?";
+/// What is appended.
+const ELEMENT: &[i32] = &[1];
 
 /// What one request does.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +42,8 @@ pub(crate) enum Operation {
     Read(i32),
     /// It may be repeated.
     Write(i32),
-    /// It may not: a counter.
-    Count(i32),
+    /// It may not: an element more in a list.
+    Append(i32),
 }
 
 /// Which datacenter requests stay in, as long as it serves.
@@ -84,7 +85,7 @@ pub(crate) struct Driver {
     session: Session,
     read: PreparedStatement,
     write: PreparedStatement,
-    count: PreparedStatement,
+    append: PreparedStatement,
 }
 
 /// What came of a request.
@@ -126,8 +127,8 @@ impl Target {
             prepared
         };
         let (read, write) = (prepare(READ, true).await, prepare(WRITE, true).await);
-        let count = prepare(COUNT, false).await;
-        Self::Driver(Arc::new(Driver { session, read, write, count }))
+        let append = prepare(APPEND, false).await;
+        Self::Driver(Arc::new(Driver { session, read, write, append }))
     }
 
     pub(crate) async fn call(&self, operation: Operation) -> Answer {
@@ -149,9 +150,7 @@ impl Driver {
         let outcome = match operation {
             Operation::Read(k) => self.session.execute_unpaged(&listened(&self.read), (k,)).await,
             Operation::Write(k) => self.session.execute_unpaged(&listened(&self.write), (k, k)).await,
-            Operation::Count(k) => {
-                self.session.execute_unpaged(&listened(&self.count), (Counter(1), k)).await
-            }
+            Operation::Append(k) => self.session.execute_unpaged(&listened(&self.append), (ELEMENT, k)).await,
         };
         let outcome = outcome.map(|result| result.request_coordinator().connection_address());
         let failed = |error: scylla::errors::ExecutionError| Failure {
@@ -223,7 +222,7 @@ async fn call_stack(client: &Client<Seen>, consistency: Consistency, operation: 
         let outcome = match operation {
             Operation::Read(k) => client.execute(statement(READ), (k,)).await,
             Operation::Write(k) => client.execute(statement(WRITE), (k, k)).await,
-            Operation::Count(k) => client.execute(statement(COUNT), (Counter(1), k)).await,
+            Operation::Append(k) => client.execute(statement(APPEND), (ELEMENT, k)).await,
         };
         (outcome, LEDGER.with(RefCell::take))
     };

@@ -10,7 +10,6 @@ use scylla::{
     client::{session::Session, session_builder::SessionBuilder},
     policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy},
     statement::{Consistency, Statement},
-    value::Counter,
 };
 use tokio::{runtime::Runtime, time::timeout};
 
@@ -54,7 +53,7 @@ impl Ground {
             operation: |number| match number % 3 {
                 0 => Operation::Read(key(number)),
                 1 => Operation::Write(key(number)),
-                _ => Operation::Count(key(number)),
+                _ => Operation::Append(key(number)),
             },
         };
         let target = ground.connect(Kind::Bare, Consistency::LocalQuorum, None);
@@ -159,7 +158,7 @@ impl Ground {
             for text in [
                 format!("CREATE KEYSPACE outage WITH replication = {replication}"),
                 table.to_owned(),
-                "CREATE TABLE outage.c (k int PRIMARY KEY, c counter)".to_owned(),
+                "CREATE TABLE outage.l (k int PRIMARY KEY, v list<int>)".to_owned(),
             ] {
                 session.query_unpaged(text, ()).await.expect("a change of the schema");
             }
@@ -171,17 +170,17 @@ impl Ground {
         });
     }
 
-    /// What all counters have come to, as all replicas say.
+    /// How many elements all lists have, as all replicas say.
     pub(crate) fn counted(&self) -> f64 {
         self.await_whole();
         self.runtime.block_on(async {
             let session = self.session().await.expect("a session");
-            let mut read = Statement::new("SELECT c FROM outage.c");
+            let mut read = Statement::new("SELECT v FROM outage.l");
             read.set_consistency(Consistency::All);
             let answer = session.query_unpaged(read, ()).await.expect("an answer");
             let rows = answer.into_rows_result().expect("rows");
-            let counters = rows.rows::<(Counter,)>().expect("counters").map(|row| row.expect("a counter").0);
-            let sum = counters.map(|counter| counter.0).sum::<i64>();
+            let lists = rows.rows::<(Vec<i32>,)>().expect("lists").map(|row| row.expect("a list").0);
+            let sum = lists.map(|list| list.len()).sum::<usize>();
             f64::from(i32::try_from(sum).expect("a small number"))
         })
     }

@@ -34,7 +34,7 @@ type Scenario = fn(&Ground, &mut Bars);
 const THREE_NODES: [(&str, Scenario); 7] = [
     ("paused_reads", paused::reads),
     ("paused_writes", paused::writes),
-    ("paused_counters", paused::counters),
+    ("paused_appends", paused::appends),
     ("pulses", pulses::run),
     ("killed", restarts::killed),
     ("rolling_restart", restarts::rolling),

@@ -91,9 +91,10 @@ fn seconds_until_back(run: &Run, node: SocketAddr, pause: &Pause) -> f64 {
     seconds(windows.find(|(_, window)| window.share_of(&[node]) >= BACK).map(|(after, _)| after))
 }
 
-/// Of each failure it is known whether it may have been counted, and none was counted twice.
-pub(crate) fn counters(ground: &Ground, bars: &mut Bars) {
-    let load = Load { per_second: PER_SECOND, operation: |number| Operation::Count(key(number)) };
+/// Of each failure it is known whether it may have been applied, and nothing was applied twice. Not with counters: their coordinators
+/// hang with a replica of their choice, which no client has a say in.
+pub(crate) fn appends(ground: &Ground, bars: &mut Bars) {
+    let load = Load { per_second: PER_SECOND, operation: |number| Operation::Append(key(number)) };
     for kind in Kind::ALL {
         let target = ground.ready(kind, Consistency::LocalQuorum, None, load);
         let before = ground.counted();
@@ -106,18 +107,18 @@ pub(crate) fn counters(ground: &Ground, bars: &mut Bars) {
             run.all().errors().filter(|(_, failure)| failure.may_have_been_applied).count() + run.lost();
         println!(
             "    {under_way} were under way at the node when it was paused; {acknowledged} acknowledged, {unknown} unknown, \
-             {counted} counted"
+             {counted} applied"
         );
         if kind == Kind::Stack {
             let ambiguous = run.all().errors().filter(|(_, failure)| failure.may_have_been_applied);
             let repeated = ambiguous.filter(|(sample, _)| sample.attempts > 1).count();
             let not_told = run.all().errors().filter(|(_, failure)| failure.is_silent()).count();
             let errors = run.all().errors().count() + run.lost();
-            bars.at_most("paused_counters_repeated", number(repeated), 0.0);
-            bars.at_most("paused_counters_not_told", number(not_told), 0.0);
-            bars.at_most("paused_counters_errors", number(errors), number(under_way + 10));
-            bars.at_least("paused_counters_counted_at_least", counted, number(acknowledged));
-            bars.at_most("paused_counters_counted_at_most", counted, number(acknowledged + unknown));
+            bars.at_most("paused_appends_repeated", number(repeated), 0.0);
+            bars.at_most("paused_appends_not_told", number(not_told), 0.0);
+            bars.at_most("paused_appends_errors", number(errors), number(under_way + 10));
+            bars.at_least("paused_appends_applied_at_least", counted, number(acknowledged));
+            bars.at_most("paused_appends_applied_at_most", counted, number(acknowledged + unknown));
         }
     }
 }
