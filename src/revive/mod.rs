@@ -11,8 +11,9 @@
 //!
 //! - It **looks** once a second whether the driver has a connection to each node, and four times a second while one is missing.
 //! - When one has been missing for 0.5 s it **knocks**: a connection of its own, and on a port without encryption a question that every
-//!   node answers. A node that accepts connections and says nothing, since it hangs or is not done with starting, would hold up the
-//!   driver for as long as a connection may take. A knock takes at most 0.5 s. The pause between two is a fortieth of the time
+//!   node answers. A node that accepts connections and says nothing, since it hangs or is not done with starting, would hold up what
+//!   the driver learns of all nodes for as long as a connection may take. Where connections are encrypted it is not found out before, so
+//!   that this may happen. A knock takes at most 0.5 s. The pause between two is a fortieth of the time
 //!   that the node has been away: at least 0.25 s, and at most 2 s while others are connected, 0.5 s if none is. So 1,000 clients
 //!   knock 500 times a second at a node that is gone for good.
 //! - When the node has answered and the driver has no connection after another 0.3 s to 0.45 s, it is **reconnected**: our filter rejects
