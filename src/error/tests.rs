@@ -365,3 +365,12 @@ fn an_unknown_error_in_a_box_is_kept_as_the_source() {
 fn an_error_is_one_pointer() {
     assert_eq!(size_of::<Error>(), size_of::<usize>());
 }
+
+#[test]
+fn a_node_that_a_filter_rejects_cannot_be_reached_and_the_error_says_whose_filter_it_may_be() {
+    let error: Error =
+        ExecutionError::ConnectionPoolError(ConnectionPoolError::NodeDisabledByHostFilter).into();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(!error.may_have_been_applied() && error.is_retryable());
+    assert!(error.to_string().contains("a filter rejects nodes for good if it is yours"), "{error}");
+}

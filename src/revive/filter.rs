@@ -55,15 +55,8 @@ impl Filter {
 
 impl State {
     /// Whether to withhold a node from the task that asks.
-    ///
-    /// Two tasks of the driver's ask for every node each time the topology was read. The one that has read it asks first: it keeps a
-    /// connection for itself, and has to know whom else to try when that is lost, so that it would do without a node that
-    /// may be the only one that is up, and say so at the level of errors. The other one makes the connections for requests.
     fn withholds(&mut self, host_id: Uuid, asking: Option<task::Id>) -> bool {
-        let Some(asking) = asking.filter(|_| !self.wanted.is_empty()) else {
-            return false;
-        };
-        if *self.first.get_or_insert(asking) == asking {
+        if self.wanted.is_empty() || !self.makes_connections(asking) {
             return false;
         }
         let is_wanted = self.wanted.iter().any(|node| node.host_id == host_id && !node.is_connected());
@@ -71,6 +64,15 @@ impl State {
             self.withheld.push(host_id);
         }
         is_wanted
+    }
+
+    /// Whether it is the task that makes the connections for requests.
+    ///
+    /// Two tasks of the driver's ask for every node each time the topology was read. The one that has read it asks first: it keeps a
+    /// connection for itself, and has to know whom else to try when that is lost. It would do without a node that may be the
+    /// only one that is up, and say so at the level of errors.
+    fn makes_connections(&mut self, asking: Option<task::Id>) -> bool {
+        asking.is_some_and(|asking| *self.first.get_or_insert(asking) != asking)
     }
 }
 
@@ -94,5 +96,32 @@ pub(super) struct Withholding<'a>(&'a Filter);
 impl Drop for Withholding<'_> {
     fn drop(&mut self) {
         self.0.lock().wanted.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_the_drivers_tasks_the_one_that_asks_first_is_told_of_every_node() {
+        let (reads, connects) = (tokio::spawn(async {}).id(), tokio::spawn(async {}).id());
+        let mut state = State::default();
+        assert!(!state.makes_connections(None), "nobody knows who asks");
+        let mut makes_connections = |asking| state.makes_connections(Some(asking));
+        assert!(!makes_connections(reads) && !makes_connections(reads));
+        assert!(makes_connections(connects) && !makes_connections(reads) && makes_connections(connects));
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_wanted_nothing_is_withheld() {
+        let filter = Filter::new(None);
+        drop(filter.withhold(Vec::new()));
+        let mut state = filter.lock();
+        let first = tokio::spawn(async {}).id();
+        for asking in [None, Some(first), Some(tokio::spawn(async {}).id())] {
+            assert!(!state.withholds(Uuid::from_u128(1), asking));
+        }
+        assert!(state.withheld.is_empty() && state.first.is_none());
     }
 }

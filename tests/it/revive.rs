@@ -9,9 +9,14 @@ use std::{
 };
 
 use scylla::{cluster::metadata::Peer, policies::host_filter::HostFilter};
-use tower_cassandra::{Cassandra, Client, ErrorKind, Statement};
+use scylla_proxy::get_exclusive_local_address;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tower_cassandra::{Cassandra, CassandraBuilder, Client, ErrorKind, Statement};
 
-use crate::cluster::{Ring, ring, settings};
+use crate::cluster::{Ring, ring, settings, shared, skip};
 
 /// As long as it takes the driver's waits to grow to ten seconds.
 const OUTAGE: Duration = Duration::from_secs(20);
@@ -38,7 +43,7 @@ async fn until(what: &str, limit: Duration, condition: impl Fn() -> bool) -> Ins
 /// Kills nodes, starts them again after a while, all at the same time, and tells when the first one answered.
 struct Outage {
     over: Arc<OnceLock<Instant>>,
-    starts: Vec<tokio::task::JoinHandle<()>>,
+    starts: Vec<JoinHandle<()>>,
 }
 
 impl Outage {
@@ -96,7 +101,6 @@ impl HostFilter for Without {
     }
 }
 
-/// Several sessions, since a single one may be lucky with the driver's own waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_an_outage_of_all_nodes_the_first_that_is_back_serves_within_seconds() {
     let Some(ring) = ring().await else { return };
@@ -170,6 +174,80 @@ async fn a_node_that_was_away_is_connected_again_at_once_and_what_the_users_filt
     assert!(!is_connected(&cassandra, third), "the user's filter is gone");
     assert!(!calls.is_finished(), "a call has failed: {:?}", calls.await);
     calls.abort();
+}
+
+/// The functional tests' node behind an address that can be closed.
+struct Door {
+    real: SocketAddr,
+    address: SocketAddr,
+    open: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    async fn open() -> Option<Self> {
+        let point = shared()?.remove(0);
+        let Ok(real) = point.parse::<SocketAddr>() else {
+            return skip(format!("a door needs an address and a port, and {point} is none"));
+        };
+        let address = SocketAddr::new(get_exclusive_local_address(), real.port());
+        let mut door = Self { real, address, open: None };
+        door.open_again().await;
+        Some(door)
+    }
+
+    async fn open_again(&mut self) {
+        let (listener, real) = (TcpListener::bind(self.address).await.unwrap(), self.real);
+        self.open = Some(tokio::spawn(async move {
+            let mut passing = JoinSet::new();
+            while let Ok((mut inside, _)) = listener.accept().await {
+                passing.spawn(async move {
+                    let mut outside = TcpStream::connect(real).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                });
+            }
+        }));
+    }
+
+    /// Ends all connections, and refuses new ones.
+    async fn close(&mut self) {
+        let open = self.open.take().unwrap();
+        open.abort();
+        let _ = open.await;
+    }
+
+    fn settings(&self) -> CassandraBuilder {
+        // The node tells its own address.
+        let translation = HashMap::from([(self.real, self.address)]);
+        Cassandra::builder()
+            .contact_point(self.address.to_string())
+            .driver(move |session| session.address_translator(Arc::new(translation.clone())))
+    }
+}
+
+/// The driver has tried some 13 s after it has lost the node, and tries next after some 21 s. The node's own address answers all
+/// the time: it is the translated one that counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_connected_to_long_before_the_drivers_wait_is_over() {
+    let Some(mut door) = Door::open().await else { return };
+    let prompt = door.settings().connect().await.unwrap();
+    let patient = door.settings().reconnect_promptly(false).connect().await.unwrap();
+    let any = |session: &Cassandra| {
+        session.session().get_cluster_state().get_nodes_info().iter().any(|node| node.is_connected())
+    };
+    assert!(any(&prompt) && any(&patient));
+    let closed = Instant::now();
+    door.close().await;
+    until("no connection", Duration::from_secs(5), || !any(&prompt) && !any(&patient)).await;
+    tokio::time::sleep(Duration::from_secs(15).saturating_sub(closed.elapsed())).await;
+    assert!(!any(&prompt));
+
+    let opened = Instant::now();
+    door.open_again().await;
+    until("the node", Duration::from_secs(4), || any(&prompt)).await;
+    println!("connected {:?} after the node has answered", opened.elapsed());
+    assert!(!any(&patient), "the driver was as fast: is this code needed?");
+    Client::new(prompt).query(read()).await.unwrap();
+    door.close().await;
 }
 
 #[tokio::test]
