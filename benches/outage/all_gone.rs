@@ -48,7 +48,9 @@ pub(crate) fn run(ground: &Ground, bars: &mut Bars) {
         let down = run.between(outage.began, outage.ended);
         let failed: Vec<_> = run.between(outage.began + FOUND_OUT, outage.ended).errors().collect();
         let took = percentile(failed.iter().map(|(sample, _)| sample.took).collect(), 990);
-        let unnamed = failed.iter().filter(|(_, failure)| failure.nodes.is_empty()).count();
+        let names: Vec<_> = ground.cluster.contact_points().iter().map(ToString::to_string).collect();
+        let is_named = |text: &str| names.iter().any(|name| text.contains(name));
+        let unnamed = failed.iter().filter(|(_, failure)| !is_named(&failure.text)).count();
         let since = |moment: Duration| moment.saturating_sub(outage.ended);
         let back = seconds(run.first_answer_since(outage.ended).map(since));
         let last = run.since(outage.ended).errors().map(|(sample, _)| since(sample.due + sample.took)).max();
