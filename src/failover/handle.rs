@@ -42,7 +42,8 @@ impl FailoverHandle {
         self.0.update(|state, now| state.hold(None, now));
     }
 
-    /// Switches the layer off: everything is served by the local datacenter, and nothing is sent elsewhere; or on again.
+    /// Switches the layer off: everything is served by the local datacenter, or by the one that is held, and nothing is sent
+    /// elsewhere; or on again.
     pub fn set_enabled(&self, is_enabled: bool) {
         tracing::info!(layer = self.0.name, is_enabled, "failover is switched by an operator");
         self.0.update(|state, now| state.set_enabled(is_enabled, now));
