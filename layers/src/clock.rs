@@ -127,8 +127,8 @@ impl fmt::Debug for Instant {
     }
 }
 
-/// A duration in nanoseconds. Saturates after 584 years.
-pub(crate) const fn nanos(duration: Duration) -> u64 {
+/// A duration in nanoseconds, for a core that keeps it in an atomic. Saturates after 584 years.
+pub const fn nanos(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }
 

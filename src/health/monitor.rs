@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use palisade::Instant;
+use palisade::{Instant, clock::nanos};
 use scylla::statement::Consistency;
 use tokio::{
     runtime::Handle,
@@ -269,7 +269,7 @@ impl Shared {
     /// The task looks at the nodes, now.
     pub(super) fn seen(&self, now: Instant) {
         let since = now.saturating_duration_since(self.started);
-        self.seen.store(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.seen.store(nanos(since), Relaxed);
     }
 
     fn last_seen(&self) -> Duration {

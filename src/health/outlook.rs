@@ -108,12 +108,7 @@ impl Outlook {
         let topology = if same_cluster {
             Arc::clone(&before.topology)
         } else {
-            let topology = Topology::of(cluster);
-            if topology.is_same_as(&before.topology) {
-                Arc::clone(&before.topology)
-            } else {
-                Arc::new(topology)
-            }
+            Topology::renewed(&before.topology, cluster)
         };
         let member = |up_if: fn(NodeState) -> bool| {
             let member = |place: &Place| {

@@ -77,8 +77,14 @@ impl Topology {
         Self { fingerprint: hasher.finish(), nodes, datacenters, placements: Mutex::default() }
     }
 
+    /// That of this state of the cluster: the one from before, with what was worked out of it, where that still holds.
+    pub(super) fn renewed(before: &Arc<Self>, cluster: &ClusterState) -> Arc<Self> {
+        let topology = Self::of(cluster);
+        if topology.is_same_as(before) { Arc::clone(before) } else { Arc::new(topology) }
+    }
+
     /// Whether nodes and ring are the same, so that what was worked out still holds.
-    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+    fn is_same_as(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint && self.nodes == other.nodes
     }
 

@@ -57,10 +57,7 @@ impl Servability {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let topology = match known.take() {
             Some((of, topology)) if Arc::ptr_eq(&of, cluster) => topology,
-            Some((_, before)) => {
-                let topology = Topology::of(cluster);
-                if topology.is_same_as(&before) { before } else { Arc::new(topology) }
-            }
+            Some((_, before)) => Topology::renewed(&before, cluster),
             None => Arc::new(Topology::of(cluster)),
         };
         *known = Some((Arc::clone(cluster), Arc::clone(&topology)));

@@ -83,13 +83,7 @@ impl Known {
     }
 
     pub(crate) fn availability(&self) -> Availability {
-        if !self.is_connected() {
-            Availability::Down
-        } else if self.node.is_ejected() {
-            Availability::Ejected
-        } else {
-            Availability::Up
-        }
+        self.node.availability(self.is_connected())
     }
 }
 
@@ -285,20 +279,20 @@ impl Nodes {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (table, now) = (self.table.load(), Instant::now());
         let mut changed = Vec::new();
-        let mut of_datacenter: Vec<&Arc<Node>> = table.iter().map(|known| &known.node).collect();
-        of_datacenter.sort_by_key(|node| node.datacenter());
-        for nodes in of_datacenter.chunk_by(|one, other| one.datacenter() == other.datacenter()) {
-            let open_for: Vec<_> = nodes.iter().map(|node| node.open_for(now)).collect();
-            for (node, is_ejected) in nodes.iter().zip(self.shared.rules.ejected(&open_for)) {
-                if node.eject(is_ejected) {
-                    changed.push((Arc::clone(*node), is_ejected));
+        let mut of_datacenter: Vec<&Known> = table.iter().collect();
+        of_datacenter.sort_by_key(|known| known.node.datacenter());
+        for nodes in of_datacenter.chunk_by(|one, other| one.node.datacenter() == other.node.datacenter()) {
+            let open_for: Vec<_> = nodes.iter().map(|known| known.node.open_for(now)).collect();
+            for (known, is_ejected) in nodes.iter().zip(self.shared.rules.ejected(&open_for)) {
+                if known.node.eject(is_ejected) {
+                    changed.push((*known, is_ejected));
                 }
             }
         }
         drop(changing);
-        for (node, is_ejected) in changed {
-            node.tell(if is_ejected { Availability::Ejected } else { Availability::Up });
-            let (node, datacenter) = (node.address(), node.datacenter());
+        for (known, is_ejected) in changed {
+            known.node.tell(known.availability());
+            let (node, datacenter) = (known.node.address(), known.node.datacenter());
             if is_ejected {
                 tracing::warn!(%node, datacenter, "the node is ejected: other nodes are asked until it is well");
             } else {

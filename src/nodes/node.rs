@@ -16,6 +16,7 @@ use crossbeam_utils::CachePadded;
 use palisade::{
     Instant,
     breaker::{Circuit, CircuitPermit},
+    clock::nanos,
 };
 use uuid::Uuid;
 
@@ -355,8 +356,4 @@ impl fmt::Debug for Node {
             .field("figures", &self.figures())
             .finish_non_exhaustive()
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use palisade::Limit;
+use palisade::{Limit, clock::nanos};
 
 use crate::{request::Request, timeouts::Timeouts};
 
@@ -69,8 +69,4 @@ impl Limit<Request> for LiveTimeouts {
         };
         timeouts.prepare(of(&self.0.prepare)).schema(of(&self.0.schema)).limit(request)
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use palisade::{Class, Fault, Instant, breaker::CircuitPermit};
+use palisade::{Class, Fault, Instant, breaker::CircuitPermit, clock::nanos};
 
 use super::{
-    Node, nanos,
-    standing::USUAL,
+    Node,
     verdict::{Said, UNREACHABLE, class_for_node, said},
 };
 use crate::error::{Error, ErrorKind};
@@ -124,11 +123,9 @@ impl Asked {
         }
         // Whoever is impatient, or was answered by another node, tells nothing of this one. Who waited long does; but a scan may
         // take long at a node that answers others.
-        let hot = &self.node.hot;
-        let usual = hot.latency.at(now).saturating_mul(USUAL);
         !is_superseded
-            && waited >= nanos(self.node.shared.rules.stall.after).max(usual)
-            && (self.is_quick || hot.silence.answered_at() <= began)
+            && waited >= self.node.patience(now)
+            && (self.is_quick || self.node.hot.silence.answered_at() <= began)
     }
 }
 

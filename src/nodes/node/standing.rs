@@ -5,9 +5,10 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use palisade::{
     Instant,
     breaker::{CircuitPermit, CircuitState},
+    clock::nanos,
 };
 
-use super::{Availability, Node, nanos};
+use super::{Availability, Node};
 
 /// What choosing a node goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,7 @@ impl Standing {
 }
 
 /// How much longer than usual a node may be silent before it is taken for hung, in latencies.
-pub(super) const USUAL: u64 = 8;
+const USUAL: u64 = 8;
 
 /// How often a node that owes too many answers is asked all the same: who never asks never hears that it answers again.
 const TRICKLE: Duration = Duration::from_secs(1);
@@ -40,13 +41,13 @@ impl Node {
         let hot = &self.hot;
         if !is_connected {
             if !hot.was_down.load(Relaxed) && !hot.was_down.swap(true, Relaxed) {
-                self.tell(Availability::Down);
+                self.tell(self.availability(false));
             }
             return Standing::Down;
         }
         if hot.was_down.load(Relaxed) && hot.was_down.swap(false, Relaxed) {
             self.reconnected(now);
-            self.tell(if self.is_ejected() { Availability::Ejected } else { Availability::Up });
+            self.tell(self.availability(true));
         }
         if self.is_stalled(now) {
             self.circuit.trip();
@@ -68,6 +69,15 @@ impl Node {
             self.begin_slowly(now);
         }
         if self.owes_too_much(now) && !self.may_trickle(now) { Standing::Full } else { Standing::Usable }
+    }
+
+    /// Whether it can be counted on, told whether the driver has a connection to it.
+    pub(in crate::nodes) fn availability(&self, is_connected: bool) -> Availability {
+        match (is_connected, self.is_ejected()) {
+            (false, _) => Availability::Down,
+            (true, true) => Availability::Ejected,
+            (true, false) => Availability::Up,
+        }
     }
 
     /// Whether one more attempt may cost the connection, and none is to find out whether it answers again.
@@ -109,7 +119,13 @@ impl Node {
             return false;
         }
         let now = self.nanos(now);
+        silence.lasts(now) > self.patience(now)
+    }
+
+    /// For how long an answer may be missing before that tells something, in nanoseconds.
+    #[inline]
+    pub(super) fn patience(&self, now: u64) -> u64 {
         let usual = self.hot.latency.at(now).saturating_mul(USUAL);
-        silence.lasts(now) > nanos(stall.after).max(usual)
+        nanos(self.shared.rules.stall.after).max(usual)
     }
 }
