@@ -13,6 +13,9 @@ mod idempotence;
 mod layers;
 mod load;
 mod prepared;
+#[cfg(feature = "stack")]
+#[path = "../../layers/tests/it/process.rs"]
+mod process;
 mod proxy;
 mod revive;
 mod routing;

@@ -2,44 +2,23 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::cluster::{self, Ring};
+use crate::{
+    cluster::{self, Ring},
+    process::{Example, until},
+};
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// The example, beside the test; built now if cargo was told to build this test only.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let example = profile.join("examples/service");
-    if !example.exists() {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--package", "tower-cassandra", "--example", "service"]);
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--target-dir").arg(profile.parent().unwrap());
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success());
-    }
-    example
-}
-
-struct Service {
-    process: Child,
-    output: BufReader<ChildStdout>,
-    address: SocketAddr,
-}
+struct Service(Example);
 
 struct Answer {
     status: u16,
@@ -56,29 +35,23 @@ impl Answer {
 impl Service {
     fn start(ring: &Ring) -> Self {
         let points: Vec<_> = ring.cluster.contact_points().iter().map(ToString::to_string).collect();
-        let mut process = Command::new(example())
-            .args(["-", "127.0.0.1:0"])
-            .env("REPLICAS", "3")
-            .env("CASSANDRA_CONNECTION__CONTACT_POINTS", points.join(","))
-            .env("CASSANDRA_CONNECTION__KEYSPACE", "service_it")
-            .env("CASSANDRA_HEALTH__INTERVAL", "1s")
-            .env("CASSANDRA_HEALTH__TIMEOUT", "500ms")
-            // Whatever this machine does besides.
-            .env("CASSANDRA_DEADLINE__LIMIT", "15s")
-            .env("CASSANDRA_ATTEMPT_TIMEOUT__LIMIT", "2s")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let address = line.trim_end().rsplit(' ').next().unwrap().parse();
-        let address = address.unwrap_or_else(|_| panic!("no address in {line:?}"));
-        Self { process, output, address }
+        Self(Example::start("service", |command| {
+            command
+                .args(["-", "127.0.0.1:0"])
+                .env("REPLICAS", "3")
+                .env("CASSANDRA_CONNECTION__CONTACT_POINTS", points.join(","))
+                .env("CASSANDRA_CONNECTION__KEYSPACE", "service_it")
+                .env("CASSANDRA_HEALTH__INTERVAL", "1s")
+                .env("CASSANDRA_HEALTH__TIMEOUT", "500ms")
+                // Whatever this machine does besides.
+                .env("CASSANDRA_DEADLINE__LIMIT", "15s")
+                .env("CASSANDRA_ATTEMPT_TIMEOUT__LIMIT", "2s");
+        }))
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        ask(self.address, method, path, headers, body).unwrap_or_else(|| panic!("no answer: {method} {path}"))
+        ask(self.0.address, method, path, headers, body)
+            .unwrap_or_else(|| panic!("no answer: {method} {path}"))
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -114,37 +87,6 @@ impl Service {
         let unwell = nodes.iter().filter(|node| node["state"] != "up");
         unwell.map(|node| node["address"].as_str().unwrap().to_owned()).collect()
     }
-
-    fn terminate(&self) {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
-    }
-
-    /// How it ended, and what it had to say.
-    fn ended(&mut self) -> (ExitStatus, String) {
-        let status = until("it ends", || self.process.try_wait().unwrap());
-        let mut said = String::new();
-        self.output.read_to_string(&mut said).unwrap();
-        (status, said)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Looks again and again: another process wakes nobody here.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(began.elapsed() < LONG, "it has not come to pass that {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The answer to a request; `None` if there is none.
@@ -173,7 +115,7 @@ async fn a_service_serves_while_a_node_hangs_tells_which_and_ends_in_order() {
 
 fn serves_and_ends(ring: &Ring) {
     let mut service = Service::start(ring);
-    until("all nodes are up", || service.unwell().is_empty().then_some(()));
+    until("all nodes are up", LONG, || service.unwell().is_empty().then_some(()));
     assert_eq!((service.get("/health").status, service.get("/ready").status), (200, 200));
     // A coordinator of a table that is new waits for long before it asks a third replica: until it has looked at its settings.
     let began = Instant::now();
@@ -185,7 +127,7 @@ fn serves_and_ends(ring: &Ring) {
     let hangs = ring.cluster.paused(3).unwrap();
     (2..12).for_each(|id| service.serves(id));
     let paused = BTreeSet::from([ring.cluster.contact_points()[2].to_string()]);
-    until("the node that hangs is found", || (service.unwell() == paused).then_some(()));
+    until("the node that hangs is found", LONG, || (service.unwell() == paused).then_some(()));
     assert_eq!((service.get("/health").status, service.get("/ready").status), (200, 200));
     (12..22).for_each(|id| service.serves(id));
     drop(hangs);
@@ -213,17 +155,17 @@ fn serves_and_ends(ring: &Ring) {
 
     // A request that is under way at the end is answered, as soon as the cluster does.
     let hang: Vec<_> = (1..=3).map(|node| ring.cluster.paused(node).unwrap()).collect();
-    let address = service.address;
+    let address = service.0.address;
     let slow = thread::spawn(move || ask(address, "GET", "/users/1", "", ""));
-    until("it is under way", || {
+    until("it is under way", LONG, || {
         (service.get("/admin/stack").json()["drain"]["in_flight"].as_u64()? > 0).then_some(())
     });
-    service.terminate();
+    service.0.terminate();
     let unready =
-        until("it is not ready", || Some(service.get("/ready")).filter(|ready| ready.status != 200));
+        until("it is not ready", LONG, || Some(service.get("/ready")).filter(|ready| ready.status != 200));
     assert_eq!(unready.status, 503, "{}", unready.head);
     drop(hang);
     assert_eq!(slow.join().unwrap().map(|answer| answer.status), Some(404));
-    let (status, said) = service.ended();
+    let (status, said) = service.0.ended(LONG);
     assert_eq!(status.code(), Some(0), "{said}");
 }

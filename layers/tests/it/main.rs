@@ -19,6 +19,7 @@ mod hyper;
 mod measure;
 mod metrics;
 mod middleware;
+mod process;
 mod rate;
 mod recorded;
 mod retry;
