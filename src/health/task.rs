@@ -100,7 +100,7 @@ impl Task {
             self.cluster = Arc::downgrade(&cluster);
         }
         let table = cassandra.nodes.table();
-        let mut transitions = Vec::new();
+        let (mut transitions, mut reconnected) = (Vec::new(), Vec::new());
         let mut records = shared.records();
         let enabled = || table.iter().filter(|known| known.is_enabled());
         for known in enabled() {
@@ -115,10 +115,17 @@ impl Task {
                 }
                 Entry::Vacant(entry) => entry.insert(Record::new(Arc::clone(&known.node), now)),
             };
+            let was_connected = record.is_connected();
             transitions.extend(record.look(known, settings.timing.interval, now, &settings.rules));
+            if record.is_connected() && !was_connected {
+                reconnected.push(known.node.host_id());
+            }
         }
         records.retain(|host_id, _| table.find(*host_id).is_some_and(Known::is_enabled));
         self.schedule.set_nodes(records.keys().copied(), now);
+        for host_id in reconnected {
+            self.schedule.bring_forward(&host_id, now);
+        }
         for (host_id, record) in &*records {
             if let Some(wait) = record.node.circuit().retry_after() {
                 self.schedule.bring_forward(host_id, now + wait);
@@ -137,7 +144,9 @@ impl Task {
     /// Lets everybody see how the nodes are. Whoever sees that a node is down sees what can be served without it.
     fn publish(&self, records: &HashMap<Uuid, Record>) {
         if let Some(cluster) = self.cluster.upgrade() {
-            self.shared.outlook.set(&cluster, |host_id| records.get(&host_id).map(Record::state));
+            let rules = &self.shared.settings.rules;
+            let look = |host_id| Some(records.get(&host_id)?.outlook(rules));
+            self.shared.outlook.set(&cluster, look);
         }
         self.shared.version.send_modify(|version| *version += 1);
     }
