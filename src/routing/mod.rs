@@ -94,7 +94,7 @@ use uuid::Uuid;
 pub use self::builder::RoutingBuilder;
 use self::{
     current::Wishes,
-    order::{Candidate, by_merit, choose},
+    order::{Candidate, Work, by_merit, choose},
 };
 use crate::{
     nodes::{Known, Node, Nodes, Standing, Table},
@@ -116,12 +116,28 @@ pub struct Routing {
 }
 
 type Target<'a> = (NodeRef<'a>, Option<Shard>);
-type Targets<'a> = SmallVec<[(Target<'a>, Candidate); 8]>;
+type Weighed<'a, 'of> = SmallVec<[Weigh<'a, 'of>; 8]>;
+
+/// What may be asked, and what is known of it.
+struct Weigh<'a, 'of> {
+    target: Target<'a>,
+    // `None` if it came to the cluster just now.
+    node: Option<&'of Arc<Node>>,
+    candidate: Candidate,
+}
+
+impl AsRef<Candidate> for Weigh<'_, '_> {
+    #[inline]
+    fn as_ref(&self) -> &Candidate {
+        &self.candidate
+    }
+}
 
 /// What was chosen, and how many others could be asked instead.
 #[derive(Clone, Copy)]
-struct Choice<'a> {
+struct Choice<'a, 'of> {
     target: Target<'a>,
+    node: Option<&'of Arc<Node>>,
     standing: Standing,
     others: usize,
 }
@@ -146,42 +162,40 @@ impl Routing {
     }
 
     /// The replicas, as far as anybody knows them.
-    fn replicas<'a>(
+    fn replicas<'a, 'of>(
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
-        view: &View<'a, '_>,
-    ) -> Option<Targets<'a>> {
+        view: &View<'a, 'of>,
+        into: &mut Weighed<'a, 'of>,
+    ) -> Option<()> {
         let (token, table) = (info.token?, info.table?);
         let strategy = &cluster.get_keyspace(table.ks_name())?.strategy;
         let replicas = cluster.replica_locator().replicas_for_token(token, strategy, view.datacenter, table);
-        let targets: Targets<'a> = replicas
-            .into_iter()
-            .map(|(node, shard)| ((node, Some(shard)), view.candidate(node, view.rack)))
-            .collect();
-        (!targets.is_empty()).then_some(targets)
+        into.extend(replicas.into_iter().map(|(node, shard)| view.weigh((node, Some(shard)), view.rack)));
+        Some(())
     }
 
     /// A node to ask that need not be a replica.
-    fn coordinator<'a>(cluster: &'a ClusterState, view: &View<'a, '_>) -> Option<Choice<'a>> {
+    fn coordinator<'a, 'of>(cluster: &'a ClusterState, view: &View<'a, 'of>) -> Option<Choice<'a, 'of>> {
         let locator = cluster.replica_locator();
         let nodes = match view.datacenter {
             Some(datacenter) => locator.unique_nodes_in_datacenter_ring(datacenter)?,
             None => locator.unique_nodes_in_global_ring(),
         };
-        let mut targets = Targets::new();
+        let mut targets = Weighed::new();
         let mut good = 0;
         let (end, begin) =
             nodes.split_at(if nodes.len() > SAMPLE { fastrand::usize(..nodes.len()) } else { 0 });
         for node in begin.iter().chain(end) {
-            let candidate = view.candidate(node, view.rack);
-            good += usize::from(candidate.is_good());
-            targets.push(((node, None), candidate));
+            let weigh = view.weigh((node, None), view.rack);
+            good += usize::from(weigh.candidate.is_good());
+            targets.push(weigh);
             // Those of a rack may be few.
             if good == SAMPLE && view.rack.is_none() {
                 break;
             }
         }
-        pick(&targets)
+        view.pick(&targets)
     }
 
     /// All nodes that the policy inside would ask, in its order but for what is to be avoided.
@@ -191,18 +205,13 @@ impl Routing {
         cluster: &'a ClusterState,
         view: &View<'a, '_>,
     ) -> Vec<(Target<'a>, Candidate)> {
+        let weigh = |target| (target, view.weigh(target, None).candidate);
         let usual = self.around.pick(info, cluster).into_iter().chain(self.around.fallback(info, cluster));
-        let mut plan: Vec<_> = view
-            .withheld(cluster)
-            .map(|node| (node, None))
-            .chain(usual)
-            .map(|target| (target, view.candidate(target.0, None)))
-            .collect();
+        let mut plan: Vec<_> =
+            view.withheld(cluster).map(|node| (node, None)).chain(usual).map(weigh).collect();
         if let Some(wanted) = &view.wishes.datacenter {
             // The policy inside may never leave its own datacenter.
-            let others =
-                cluster.get_nodes_info().iter().map(|node| ((node, None), view.candidate(node, None)));
-            plan.extend(others);
+            plan.extend(cluster.get_nodes_info().iter().map(|node| weigh((node, None))));
             plan.retain(|((node, _), _)| node.datacenter.as_deref() == Some(&**wanted));
         }
         let mut seen: SmallVec<[Uuid; 8]> = SmallVec::new();
@@ -216,13 +225,6 @@ impl Routing {
         plan.sort_by(|(_, one), (_, other)| by_merit(one, other));
         plan
     }
-}
-
-fn pick<'a>(targets: &[(Target<'a>, Candidate)]) -> Option<Choice<'a>> {
-    let candidates: SmallVec<[Candidate; 8]> = targets.iter().map(|(_, candidate)| *candidate).collect();
-    let (index, others) = choose(&candidates, |below| fastrand::usize(..below))?;
-    let (target, Candidate { standing, .. }) = targets[index];
-    Some(Choice { target, standing, others })
 }
 
 /// What one choice is made by.
@@ -281,54 +283,51 @@ impl<'a, 'of> View<'a, 'of> {
         cluster.get_nodes_info().iter().filter(move |node| is_withheld(node) && is_near(node))
     }
 
-    fn candidate(&self, driver: &DriverNode, rack: Option<&str>) -> Candidate {
+    #[inline]
+    fn weigh(&self, target: Target<'a>, rack: Option<&str>) -> Weigh<'a, 'of> {
+        let driver = target.0;
         let is_connected = driver.is_connected();
         let is_tried = self.wishes.tried.contains(&driver.host_id);
         let is_near = rack.is_some() && driver.rack.as_deref() == rack;
-        match self.table.find(driver.host_id) {
-            Some(known) => {
-                let standing = self.standing(&known.node, is_connected);
-                Candidate {
-                    standing,
-                    is_tried,
-                    // A read that is hurt by it can be sent again.
-                    is_due: standing == Standing::Due && self.wishes.kind == Some(Kind::Read),
-                    is_near,
-                    latency: known.node.latency(self.now),
-                    in_flight: known.node.in_flight(),
-                    weight: known.node.weight(self.now),
-                }
-            }
-            // It came to the cluster just now.
-            None => Candidate {
-                standing: if is_connected { Standing::Usable } else { Standing::Down },
-                is_tried,
-                is_due: false,
-                is_near,
-                latency: 0,
-                in_flight: 0,
-                weight: 1.0,
-            },
-        }
+        let node = self.table.find(driver.host_id).map(|known| &known.node);
+        let (standing, weight) = match node {
+            Some(node) => (self.standing(node, is_connected), node.weight(self.now)),
+            None => (if is_connected { Standing::Usable } else { Standing::Down }, 1.0),
+        };
+        // A read that is hurt by it can be sent again.
+        let is_due = standing == Standing::Due && self.wishes.kind == Some(Kind::Read);
+        Weigh { target, node, candidate: Candidate { standing, is_tried, is_due, is_near, weight } }
+    }
+
+    fn pick(&self, targets: &[Weigh<'a, 'of>]) -> Option<Choice<'a, 'of>> {
+        let work = |of: &Weigh<'_, '_>| {
+            let work =
+                |node: &Arc<Node>| Work { latency: node.latency(self.now), in_flight: node.in_flight() };
+            of.node.map(work).unwrap_or_default()
+        };
+        let (index, others) = choose(targets, |below| fastrand::usize(..below), work)?;
+        let Weigh { target, node, candidate } = &targets[index];
+        Some(Choice { target: *target, node: *node, standing: candidate.standing, others })
     }
 }
 
 impl Routing {
-    fn choose<'a>(
+    fn choose<'a, 'of>(
         &'a self,
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
-        view: &View<'a, '_>,
-    ) -> Option<Choice<'a>> {
+        view: &View<'a, 'of>,
+    ) -> Option<Choice<'a, 'of>> {
         let in_order = info.should_route_as_lwt();
         if !self.is_foreign && !in_order {
-            let replicas = Self::replicas(info, cluster, view);
-            if let Some(choice) = replicas.as_ref().and_then(|replicas| pick(replicas)) {
+            let mut replicas = Weighed::new();
+            Self::replicas(info, cluster, view, &mut replicas);
+            if let Some(choice) = view.pick(&replicas) {
                 return Some(choice);
             }
             if let Some(choice) = Self::coordinator(cluster, view) {
                 // Another coordinator would have to ask the same replicas.
-                let others = if replicas.is_some() { 0 } else { choice.others };
+                let others = if replicas.is_empty() { choice.others } else { 0 };
                 return Some(Choice { others, ..choice });
             }
         }
@@ -338,6 +337,7 @@ impl Routing {
         let others = if in_order { 0 } else { good.saturating_sub(1) };
         plan.first().map(|(target, candidate)| Choice {
             target: *target,
+            node: view.table.find(target.0.host_id).map(|known| &known.node),
             standing: candidate.standing,
             others,
         })
@@ -351,9 +351,8 @@ impl LoadBalancingPolicy for Routing {
         let (table, wishes) = (self.nodes.table(), current::wishes());
         let mut view = View::new(self, info, cluster, (&table, &wishes), now);
         loop {
-            let Choice { target, standing, others } = self.choose(info, cluster, &view)?;
+            let Choice { target, node, standing, others } = self.choose(info, cluster, &view)?;
             let host_id = target.0.host_id;
-            let node = table.find(host_id).map(|known| &known.node);
             let probe = match (standing, node) {
                 (Standing::Due, Some(node)) => {
                     let Some(probe) = node.probe() else {

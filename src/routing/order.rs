@@ -16,11 +16,16 @@ pub(super) struct Candidate {
     pub(super) is_due: bool,
     /// Whether it is nearer than the others: in the preferred rack, where one is preferred.
     pub(super) is_near: bool,
+    /// The share of its usual traffic that it may have.
+    pub(super) weight: f64,
+}
+
+/// How much a node has to do, for those that are compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
     /// How long an answer takes, in nanoseconds; zero if nobody knows.
     pub(super) latency: u64,
     pub(super) in_flight: u32,
-    /// The share of its usual traffic that it may have.
-    pub(super) weight: f64,
 }
 
 /// What a node that is slower is reckoned with at most, in times of the faster one. An estimate may be wrong, or be of other statements;
@@ -36,29 +41,58 @@ const NEARNESS: f64 = 4.0;
 /// `draw(n)` draws a number below n.
 ///
 /// [power of two choices]: https://www.eecs.harvard.edu/~michaelm/postscripts/mythesis.pdf
-pub(super) fn choose(
-    candidates: &[Candidate],
+pub(super) fn choose<C: AsRef<Candidate>>(
+    candidates: &[C],
     mut draw: impl FnMut(usize) -> usize,
+    work: impl Fn(&C) -> Work,
 ) -> Option<(usize, usize)> {
-    let all: Indices = (0..candidates.len()).filter(|index| candidates[*index].is_good()).collect();
-    let others = all.len().checked_sub(1)?;
+    let candidate = |index: usize| candidates[index].as_ref();
+    let mut usable = Indices::new();
+    let (mut comes_back, mut is_near) = (false, false);
+    for index in 0..candidates.len() {
+        let candidate = candidate(index);
+        if candidate.is_good() {
+            usable.push(index);
+            comes_back |= candidate.weight < 1.0;
+            is_near |= candidate.is_near;
+        }
+    }
+    let others = usable.len().checked_sub(1)?;
     // It would hardly be drawn, since it was slow at the end, and come back long after it is well.
-    if let Some(due) = all.iter().find(|index| candidates[**index].is_due) {
+    if let Some(due) = usable.iter().find(|index| candidate(**index).is_due) {
         return Some((*due, others));
     }
-    let mut usable = all.clone();
-    usable.retain(|index| is_drawn(candidates[*index].weight, &mut draw));
-    if usable.is_empty() {
-        usable = all;
-    }
-    let (near, far): (Indices, Indices) = usable.into_iter().partition(|index| candidates[*index].is_near);
-    let best = match (better_of_two(candidates, &near, &mut draw), better_of_two(candidates, &far, &mut draw))
-    {
-        (Some(near), Some(far)) => {
-            let (near_cost, far_cost) = costs(&candidates[near], &candidates[far]);
-            if near_cost > NEARNESS * far_cost { far } else { near }
+    if comes_back {
+        let mut drawn = usable.clone();
+        drawn.retain(|index| is_drawn(candidate(*index).weight, &mut draw));
+        if !drawn.is_empty() {
+            usable = drawn;
         }
-        (near, far) => near.or(far)?,
+    }
+    let costs = |one: usize, other: usize| costs(work(&candidates[one]), work(&candidates[other]));
+    let mut better_of_two = |of: &[usize]| match *of {
+        [] => None,
+        [only] => Some(only),
+        _ => {
+            let first = draw(of.len());
+            // Any but the first.
+            let second = first + 1 + draw(of.len() - 1);
+            let second = if second < of.len() { second } else { second - of.len() };
+            let (one, other) = costs(of[first], of[second]);
+            Some(of[if other < one { second } else { first }])
+        }
+    };
+    let best = if is_near {
+        let (near, far): (Indices, Indices) = usable.into_iter().partition(|index| candidate(*index).is_near);
+        match (better_of_two(&near), better_of_two(&far)) {
+            (Some(near), Some(far)) => {
+                let (near_cost, far_cost) = costs(near, far);
+                if near_cost > NEARNESS * far_cost { far } else { near }
+            }
+            (near, far) => near.or(far)?,
+        }
+    } else {
+        better_of_two(&usable)?
     };
     Some((best, others))
 }
@@ -79,26 +113,8 @@ fn is_drawn(weight: f64, draw: &mut impl FnMut(usize) -> usize) -> bool {
     weight >= 1.0 || is_below(weight, draw(1_000))
 }
 
-fn better_of_two(
-    candidates: &[Candidate],
-    of: &[usize],
-    draw: &mut impl FnMut(usize) -> usize,
-) -> Option<usize> {
-    match *of {
-        [] => None,
-        [only] => Some(only),
-        _ => {
-            let first = draw(of.len());
-            let second = (first + 1 + draw(of.len() - 1)) % of.len();
-            let (first, second) = (of[first], of[second]);
-            let (one, other) = costs(&candidates[first], &candidates[second]);
-            Some(if other < one { second } else { first })
-        }
-    }
-}
-
 /// What it costs to wait for either: the latency, for this request and for those before it.
-fn costs(one: &Candidate, other: &Candidate) -> (f64, f64) {
+fn costs(one: Work, other: Work) -> (f64, f64) {
     // Where nothing is known of one, the two are taken for equally fast.
     let (one_latency, other_latency) = match (one.latency, other.latency) {
         (0, _) | (_, 0) => (1, 1),
@@ -130,16 +146,33 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn node(latency: u64, in_flight: u32) -> Candidate {
-        Candidate {
-            standing: Standing::Usable,
-            is_tried: false,
-            is_due: false,
-            is_near: false,
-            latency: latency * MS,
-            in_flight,
-            weight: 1.0,
+    #[derive(Clone, Copy, Debug)]
+    struct Given {
+        of: Candidate,
+        work: Work,
+    }
+
+    impl AsRef<Candidate> for Given {
+        fn as_ref(&self) -> &Candidate {
+            &self.of
         }
+    }
+
+    fn node(latency: u64, in_flight: u32) -> Given {
+        Given {
+            of: Candidate {
+                standing: Standing::Usable,
+                is_tried: false,
+                is_due: false,
+                is_near: false,
+                weight: 1.0,
+            },
+            work: Work { latency: latency * MS, in_flight },
+        }
+    }
+
+    fn choose(nodes: &[Given], draw: impl FnMut(usize) -> usize) -> Option<(usize, usize)> {
+        super::choose(nodes, draw, |node| node.work)
     }
 
     /// Draws these numbers one after the other.
@@ -164,12 +197,12 @@ mod tests {
     #[test]
     fn what_is_ejected_full_down_or_tried_is_not_drawn() {
         let mut nodes = [node(1, 0); 5];
-        nodes[0].standing = Standing::Ejected;
-        nodes[1].standing = Standing::Full;
-        nodes[2].standing = Standing::Down;
-        nodes[3].is_tried = true;
+        nodes[0].of.standing = Standing::Ejected;
+        nodes[1].of.standing = Standing::Full;
+        nodes[2].of.standing = Standing::Down;
+        nodes[3].of.is_tried = true;
         assert_eq!(choose(&nodes, drawn(&[])), Some((4, 0)));
-        nodes[4].is_tried = true;
+        nodes[4].of.is_tried = true;
         assert_eq!(choose(&nodes, drawn(&[])), None);
         assert_eq!(choose(&[], drawn(&[])), None);
     }
@@ -177,9 +210,9 @@ mod tests {
     #[test]
     fn a_node_that_may_be_well_again_is_asked_once_however_slow_it_was() {
         let mut nodes = [node(1, 0), node(5_000, 9), node(1, 0)];
-        (nodes[1].standing, nodes[1].is_due) = (Standing::Due, true);
+        (nodes[1].of.standing, nodes[1].of.is_due) = (Standing::Due, true);
         assert_eq!(choose(&nodes, drawn(&[])), Some((1, 2)));
-        nodes[1].is_tried = true;
+        nodes[1].of.is_tried = true;
         assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((0, 1)));
     }
 
@@ -198,7 +231,7 @@ mod tests {
     #[test]
     fn a_node_that_has_come_back_gets_its_share_of_the_draws() {
         let mut nodes = [node(1, 9), node(1, 0)];
-        nodes[1].weight = 0.25;
+        nodes[1].of.weight = 0.25;
         assert_eq!(choose(&nodes, drawn(&[250])), Some((0, 1)));
         assert_eq!(choose(&nodes, drawn(&[249, 0, 0])), Some((1, 1)));
         // Where there is no other it is asked in any case.
@@ -208,17 +241,17 @@ mod tests {
     #[test]
     fn the_preferred_rack_is_left_only_for_what_is_much_faster() {
         let mut nodes = [node(3, 0), node(1, 0), node(1, 0)];
-        nodes[0].is_near = true;
+        nodes[0].of.is_near = true;
         assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((0, 2)));
-        nodes[0].latency = 5 * MS;
+        nodes[0].work.latency = 5 * MS;
         assert_eq!(choose(&nodes, drawn(&[0, 0])), Some((1, 2)));
-        nodes[0].standing = Standing::Ejected;
+        nodes[0].of.standing = Standing::Ejected;
         assert_eq!(choose(&nodes, drawn(&[1, 0])), Some((2, 1)));
     }
 
     #[test]
     fn what_is_to_be_avoided_comes_last_and_is_not_left_out() {
-        let of = |standing, is_tried| Candidate { standing, is_tried, ..node(1, 0) };
+        let of = |standing, is_tried| Candidate { standing, is_tried, ..node(1, 0).of };
         let mut nodes = [
             of(Standing::Down, false),
             of(Standing::Ejected, true),
@@ -242,18 +275,13 @@ mod tests {
         );
     }
 
-    fn candidate() -> impl Strategy<Value = Candidate> {
+    fn given() -> impl Strategy<Value = Given> {
         let standing =
             prop::sample::select(&[Standing::Usable, Standing::Full, Standing::Ejected, Standing::Down][..]);
         (standing, any::<bool>(), any::<bool>(), any::<u64>(), any::<u32>(), 0.0..=1.0).prop_map(
-            |(standing, is_tried, is_near, latency, in_flight, weight)| Candidate {
-                standing,
-                is_tried,
-                is_due: false,
-                is_near,
-                latency,
-                in_flight,
-                weight,
+            |(standing, is_tried, is_near, latency, in_flight, weight)| Given {
+                of: Candidate { standing, is_tried, is_due: false, is_near, weight },
+                work: Work { latency, in_flight },
             },
         )
     }
@@ -261,17 +289,17 @@ mod tests {
     proptest! {
         #[test]
         fn only_usable_nodes_that_were_not_tried_are_chosen_and_one_of_them_if_there_is_one(
-            candidates in prop::collection::vec(candidate(), 0..8),
+            nodes in prop::collection::vec(given(), 0..8),
             seed in any::<u64>(),
         ) {
             let mut random = fastrand::Rng::with_seed(seed);
-            let good = |candidate: &Candidate| candidate.standing == Standing::Usable && !candidate.is_tried;
-            let expected = candidates.iter().filter(|candidate| good(candidate)).count();
-            let Some((index, others)) = choose(&candidates, |below| random.usize(..below)) else {
+            let good = |node: &Given| node.of.standing == Standing::Usable && !node.of.is_tried;
+            let expected = nodes.iter().filter(|node| good(node)).count();
+            let Some((index, others)) = choose(&nodes, |below| random.usize(..below)) else {
                 prop_assert_eq!(expected, 0);
                 return Ok(());
             };
-            prop_assert!(good(&candidates[index]));
+            prop_assert!(good(&nodes[index]));
             prop_assert_eq!(others + 1, expected);
         }
     }
