@@ -36,14 +36,11 @@ async fn ready(State(app): State<App>) -> impl IntoResponse {
     if app.drain.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": "shutting down" })));
     }
-    let (keyspace, consistency) = {
-        let config = app.config.lock().unwrap_or_else(PoisonError::into_inner);
-        (config.connection.keyspace.clone().unwrap_or_default(), config.connection.consistency)
-    };
     let Some(health) = &app.stack.handles().health else {
         return (StatusCode::OK, Json(json!({ "ready": true })));
     };
-    let readiness = health.readiness(&keyspace, consistency);
+    let keyspace = app.connection.keyspace.as_deref().unwrap_or_default();
+    let readiness = health.readiness(keyspace, app.connection.consistency);
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!(readiness)))
 }

@@ -157,7 +157,8 @@ where
     /// Executes a statement with values, and reads one page of its result.
     ///
     /// `page` is `None` for the first page, and [`Response::next_page`] for those that follow. It can be kept, and
-    /// be resumed by another process.
+    /// be resumed by another process. Hand it out signed only, or page by a key: one that somebody has made up is an error of the server
+    /// (Cassandra 5.0 fails inside), which is repeated, and counts for circuits as if the node were sick.
     ///
     /// # Errors
     ///

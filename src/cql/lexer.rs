@@ -128,22 +128,43 @@ fn word(text: &str) -> &str {
     &text[..end]
 }
 
+/// The length of a number, a blob or a duration. It ends where no more of it can come: `1IF` is two tokens.
 fn number(text: &str) -> usize {
     let bytes = text.as_bytes();
-    let is_hex = text.starts_with("0x") || text.starts_with("0X");
-    let mut end = 0;
-    while end < bytes.len() {
-        let is_exponent_sign = !is_hex
-            && matches!(bytes[end], b'+' | b'-')
-            && end > 0
-            && matches!(bytes[end - 1], b'e' | b'E')
-            && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
-        if !(bytes[end].is_ascii_alphanumeric() || bytes[end] == b'.' || is_exponent_sign) {
-            break;
+    let digits =
+        |from: usize| bytes[from.min(bytes.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if text.starts_with("0x") || text.starts_with("0X") {
+        return 2 + bytes[2..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    }
+    let mut end = digits(0);
+    if let Some(unit) = unit(&text[end..]) {
+        // A duration: any number of digits, each with a unit.
+        end += unit;
+        while let more @ 1.. = digits(end)
+            && let Some(unit) = self::unit(&text[end + more..])
+        {
+            end += more + unit;
         }
-        end += 1;
+        return end;
+    }
+    if bytes.get(end) == Some(&b'.') {
+        end += 1 + digits(end + 1);
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+        if let exponent @ 1.. = digits(end + 1 + sign) {
+            end += 1 + sign + exponent;
+        }
     }
     end
+}
+
+/// The length of the unit of a duration, the longest that it may be.
+fn unit(text: &str) -> Option<usize> {
+    const UNITS: [&str; 11] = ["mo", "ms", "us", "µs", "ns", "y", "w", "d", "h", "m", "s"];
+    let is_at_start =
+        |unit: &&str| text.get(..unit.len()).is_some_and(|text| text.eq_ignore_ascii_case(unit));
+    UNITS.iter().find(|unit| is_at_start(unit)).map(|unit| unit.len())
 }
 
 const UUID_LENGTH: usize = 36;
@@ -184,9 +205,29 @@ mod tests {
 
     #[test]
     fn numbers_blobs_durations_and_uuids_are_one_token() {
-        for one in ["1", "1.5e-3", "0xdeadbeef", "1h30m", "a1b2c3d4-e5f6-4711-8888-0123456789ab"] {
+        for one in [
+            "1",
+            "1.5e-3",
+            "1E+5",
+            "0xdeadbeef",
+            "1h30m",
+            "2y10mo3w4d5h6m7s8ms9us10ns",
+            "1µs5ns",
+            "a1b2c3d4-e5f6-4711-8888-0123456789ab",
+        ] {
             assert_eq!(lexed(one), [Token::Number], "{one}");
         }
+        assert_eq!(
+            lexed("1AND 0xfIF 5e"),
+            [
+                Token::Number,
+                Token::Word("AND"),
+                Token::Number,
+                Token::Word("IF"),
+                Token::Number,
+                Token::Word("e"),
+            ]
+        );
         assert_eq!(lexed("c-1"), [Token::Word("c"), Token::Symbol('-'), Token::Number]);
     }
 

@@ -14,8 +14,13 @@ pub(crate) fn without_literals(cql: &str, limit: usize) -> Option<String> {
         let gap = &cql[end..at.start];
         // What stands in a comment may be a value as well.
         text.push_str(if gap.trim().is_empty() { gap } else { " " });
-        text.push_str(if is_literal(&token, last, &cql[at.end..]) { "?" } else { &cql[at.clone()] });
-        (end, last) = (at.end, Some(token));
+        // What follows a number without a blank is more of a value that somebody forgot to put in quotes.
+        let is_tail =
+            gap.is_empty() && last == Some(Token::Number) && matches!(token, Token::Word(_) | Token::Number);
+        if !is_tail {
+            text.push_str(if is_literal(&token, last, &cql[at.end..]) { "?" } else { &cql[at.clone()] });
+        }
+        (end, last) = (at.end, Some(if is_tail { Token::Number } else { token }));
     })?;
     truncate(&mut text, limit);
     Some(text)
@@ -94,6 +99,8 @@ mod tests {
             ("UPDATE t SET d = P0001-02-03T04:05:06 WHERE k = ?", "UPDATE t SET d = ?-?-??? WHERE k = ?"),
             ("UPDATE t SET m = {'a': 1, 'b': NaN} WHERE k = ?", "UPDATE t SET m = {?: ?, ?: ?} WHERE k = ?"),
             ("SELECT * FROM t WHERE k = a1b2c3d4-e5f6-4711-8888-0123456789ab", "SELECT * FROM t WHERE k = ?"),
+            ("UPDATE t SET d = 1µs500ns WHERE k = ?", "UPDATE t SET d = ? WHERE k = ?"),
+            ("SELECT a FROM t WHERE k = 12ab34 AND c = 5", "SELECT a FROM t WHERE k = ? AND c = ?"),
             ("SELECT a /* secret */ FROM t -- secret", "SELECT a FROM t"),
             ("SELECT a/* secret */FROM t LIMIT 5", "SELECT a FROM t LIMIT ?"),
         ] {

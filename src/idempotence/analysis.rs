@@ -310,6 +310,10 @@ mod tests {
         assert!(analyze("INSERT INTO t (k) VALUES (1) IF NOT EXISTS").is_lwt());
         assert!(!analyze("CREATE TABLE IF NOT EXISTS t (k int PRIMARY KEY)").is_lwt());
         assert!(!analyze("INSERT INTO t (k) VALUES ('IF')").is_lwt());
+        // A number ends where no more of it can come, with a blank or without.
+        for key in ["1", "1.5", "1.", "1e5", "0xcafe", "1h30m", "3mo"] {
+            assert!(analyze(&format!("UPDATE t SET v = 1 WHERE k = {key}IF v = 2")).is_lwt(), "{key}");
+        }
         assert!(!analyze("INSERT INTO t (\"if\") VALUES (1)").is_lwt());
     }
 

@@ -11,7 +11,8 @@ use scylla::{
 
 use super::{Kind, Operation, Request, Row};
 
-/// What two reads have in common when one answer does for both: the statement, its values, the page and the consistency.
+/// What two reads have in common when one answer does for both: the statement, its values, the page, the
+/// consistency, and the datacenter that was asked for.
 ///
 /// For a [`CoalesceLayer`](palisade::CoalesceLayer), by [`Request::read_key`]. It cannot tell sessions, users or keyspaces
 /// apart: they are those of the stack.
@@ -23,6 +24,7 @@ pub struct ReadKey {
     page_size: Option<i32>,
     consistency: Option<Consistency>,
     serial_consistency: Option<SerialConsistency>,
+    datacenter: Option<Arc<str>>,
 }
 
 impl Hash for ReadKey {
@@ -77,6 +79,7 @@ impl Request {
             page_size: self.options.page_size,
             consistency: self.options.consistency,
             serial_consistency: self.options.serial_consistency,
+            datacenter: self.datacenter.clone(),
         })
     }
 
@@ -102,6 +105,7 @@ mod tests {
             read().with_consistency(Consistency::All),
             read().with_serial_consistency(SerialConsistency::LocalSerial),
             read().with_page_size(7),
+            read().with_datacenter("dc2"),
             read().with_page(PagingState::new_from_raw_bytes(&b"next"[..])),
         ] {
             assert!(other.read_key().is_some());

@@ -1,10 +1,13 @@
 //! The session that a configuration describes.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use palisade::ConfigError;
 
-use super::config::{ConnectionConfig, Secret, StackConfig};
+use super::{
+    config::{ConnectionConfig, Secret, StackConfig},
+    parts::{attempt_lengths, call_lengths},
+};
 use crate::{
     connect::CassandraBuilder, error::Error, routing::Routing, routing::RoutingBuilder, service::Cassandra,
 };
@@ -55,6 +58,10 @@ fn routing(config: &StackConfig) -> RoutingBuilder {
     builder
 }
 
+/// The leaf's own limits where those of the layers are shorter, or off.
+const REQUEST: Duration = Duration::from_secs(30);
+const SCHEMA: Duration = Duration::from_secs(60);
+
 /// A builder with these settings.
 pub(super) fn builder(config: &StackConfig) -> Result<CassandraBuilder, Error> {
     let connection = &config.connection;
@@ -68,6 +75,11 @@ pub(super) fn builder(config: &StackConfig) -> Result<CassandraBuilder, Error> {
         .prepare_timeout(connection.prepare_timeout)
         .schema_agreement(connection.schema_agreement)
         .prepared_statements(connection.prepared_statements);
+    // What the leaf allows by itself must not be less than what the layers do.
+    let (call, attempt) = (call_lengths(config), attempt_lengths(config));
+    builder = builder
+        .request_timeout(REQUEST.max(attempt.usual).max(attempt.prepare))
+        .schema_timeout(SCHEMA.max(attempt.schema).max(call.schema));
     if let Some(datacenter) = &connection.datacenter {
         builder = builder.datacenter(datacenter);
     }
@@ -110,4 +122,17 @@ fn tls(connection: &ConnectionConfig, builder: CassandraBuilder) -> Result<Cassa
 #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
 fn tls(_: &ConnectionConfig, builder: CassandraBuilder) -> Result<CassandraBuilder, Error> {
     Ok(builder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leaf_allows_no_less_than_the_layers() {
+        let limits = |text: &str| format!("{:?}", builder(&StackConfig::from_toml(text).unwrap()).unwrap());
+        assert!(limits("").contains("request: 30s, schema: 60s"));
+        let long = "[deadline]\nenabled = false\nschema = \"5m\"\n[attempt_timeout]\nlimit = \"2m\"";
+        assert!(limits(long).contains("request: 120s, schema: 300s"), "{}", limits(long));
+    }
 }

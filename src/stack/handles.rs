@@ -153,8 +153,8 @@ impl Handles {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for (section, setting) in differences(&running.settings, &wanted) {
             let path = format!("{section}.{setting}");
-            let (was_on, is_on) = (is_enabled(&running.settings, &section), is_enabled(&wanted, &section));
-            if setting != "enabled" && !was_on && !is_on {
+            let was_there = self.is_there(&running.settings, &section);
+            if !was_there && !is_wanted(&wanted, &section, &setting) {
                 // Of a part that is left out, and stays so.
                 copy(&wanted, &mut running.settings, &section, &setting);
             } else if self.set(&path, config) {
@@ -172,6 +172,15 @@ impl Handles {
             tracing::info!(changed = ?applied.changed, needs_restart = ?applied.needs_restart, "configuration applied");
         }
         Ok(applied)
+    }
+
+    /// Whether a part is there. Some are while they are switched off.
+    fn is_there(&self, settings: &Table, section: &str) -> bool {
+        match section {
+            "hedge" => self.hedge.is_some(),
+            "failover" => self.failover.is_some(),
+            _ => is_enabled(settings, section),
+        }
     }
 
     /// Sets one setting, if it changes at run time and what else is running allows it.
@@ -249,8 +258,12 @@ impl fmt::Debug for Handles {
 }
 
 fn settings(config: &StackConfig) -> Result<Table, ConfigError> {
-    Table::try_from(config)
-        .map_err(|error| ConfigError::new("connection", format!("has a path that is not UTF-8: {error}")))
+    Table::try_from(config).map_err(|error| {
+        ConfigError::new(
+            "connection",
+            format!("cannot be written as TOML, by which changes are found: {error}"),
+        )
+    })
 }
 
 /// The settings that differ, in the order of their names.
@@ -270,7 +283,21 @@ fn differences(one: &Table, other: &Table) -> Vec<(String, String)> {
     differ
 }
 
-/// Whether a part is there. The line before the adaptive limit comes with that, and some cannot be left out.
+/// Whether a setting would be of any effect after a restart.
+fn is_wanted(settings: &Table, section: &str, setting: &str) -> bool {
+    match (section, setting) {
+        // A failover is there as soon as there is somewhere to go.
+        ("failover", "remotes") => true,
+        ("failover", _) => {
+            let remotes = settings.get(section).and_then(|section| section.get("remotes"));
+            remotes.and_then(Value::as_array).is_some_and(|remotes| !remotes.is_empty())
+        }
+        (_, "enabled") => true,
+        _ => is_enabled(settings, section),
+    }
+}
+
+/// Whether a part is enabled. The line before the adaptive limit comes with that, and some cannot be left out.
 fn is_enabled(settings: &Table, section: &str) -> bool {
     let section = if section == "shed" { "adaptive" } else { section };
     let enabled = settings.get(section).and_then(|section| section.get("enabled"));

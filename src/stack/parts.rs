@@ -13,6 +13,8 @@ use palisade::{
     throttle::KeyedThrottleLayer,
 };
 
+use scylla::statement::Consistency;
+
 use super::{
     config::StackConfig,
     limits::{Lengths, LiveTimeouts, Scope},
@@ -374,6 +376,13 @@ fn rate(config: &StackConfig) -> Result<RateLayer, ConfigError> {
 
 fn coalesce(config: &StackConfig) -> Result<CoalesceReads, ConfigError> {
     let section = &config.coalesce;
+    if section.enabled
+        && matches!(config.connection.consistency, Consistency::Serial | Consistency::LocalSerial)
+    {
+        let problem = "is true, and `connection.consistency` is a serial level: such a read has to see whatever was written \
+                       before it began; leave one of them out";
+        return Err(ConfigError::new("enabled", problem));
+    }
     CoalesceLayer::builder(Request::read_key as ReadKeyOf)
         .join_within(section.join_within)
         .max_flights(section.max_flights)

@@ -154,6 +154,16 @@ async fn an_attempt_that_hangs_leaves_time_for_another() {
 }
 
 #[tokio::test]
+async fn a_preparation_that_hangs_leaves_time_for_another_whatever_the_preset() {
+    for config in [StackConfig::default(), StackConfig::interactive()] {
+        let (stack, calls) = stack(config, |call| if call == 0 { hangs() } else { well() });
+        let mut stack = stack.client().stack().clone();
+        stack.call(Request::prepare(QUERY)).await.unwrap();
+        assert_eq!(calls.load(SeqCst), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_late_attempt_is_hedged_before_it_times_out() {
     let mut config = StackConfig::default();
     config.hedge.fixed_delay = Some(Duration::from_millis(5));
@@ -449,6 +459,37 @@ fn a_part_that_is_off_cannot_be_switched_on_at_run_time() {
 }
 
 #[test]
+fn what_changes_of_a_part_that_is_switched_off_meanwhile_needs_a_restart_still() {
+    let (stack, _) = stack(all(true), |_| well());
+    let apply = |config: &StackConfig| stack.handles().apply(config).unwrap();
+    let mut config = all(true);
+    config.hedge.enabled = false;
+    assert_eq!(apply(&config).changed, ["hedge.enabled"]);
+    config.hedge.max_delay = Duration::from_millis(50);
+    assert_eq!(apply(&config).needs_restart, ["hedge.max_delay"]);
+    config.hedge.enabled = true;
+    let applied = apply(&config);
+    assert_eq!(
+        (applied.changed, applied.needs_restart),
+        (vec!["hedge.enabled".to_owned()], vec!["hedge.max_delay".to_owned()])
+    );
+}
+
+#[test]
+fn what_changes_of_a_failover_with_nowhere_to_go_is_of_no_effect() {
+    let (stack, _) = stack(all(true), |_| well());
+    let mut config = all(true);
+    config.failover.failures = 9;
+    assert_eq!(stack.handles().apply(&config).unwrap(), Applied::default());
+    config.failover.enabled = false;
+    assert_eq!(stack.handles().apply(&config).unwrap(), Applied::default());
+    config.connection.datacenter = Some("dc1".to_owned());
+    config.failover.remotes = vec!["dc2".to_owned()];
+    let applied = stack.handles().apply(&config).unwrap();
+    assert_eq!(applied.needs_restart, ["connection.datacenter", "failover.remotes"]);
+}
+
+#[test]
 fn a_configuration_that_makes_no_sense_changes_nothing() {
     let (stack, _) = stack(all(true), |_| well());
     let mut config = all(true);
@@ -481,6 +522,7 @@ fn a_setting_that_makes_no_sense_is_named_with_its_section() {
         ("[rate]\nper_second = 0", "rate.per_second"),
         ("[rate]\nburst = 0", "rate.burst"),
         ("[coalesce]\njoin_within = \"2h\"", "coalesce.join_within"),
+        ("[coalesce]\nenabled = true\n[connection]\nconsistency = \"SERIAL\"", "coalesce.enabled"),
         ("[routing]\nmax_ejected = 2.0", "routing.max_ejected"),
         ("[routing]\nrack = \"r1\"", "routing.rack"),
         ("[health]\ntimeout = \"5s\"", "health.timeout"),

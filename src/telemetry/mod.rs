@@ -73,6 +73,7 @@
 //! | `cassandra.page.size` | rows a page, where the request says |
 //! | `cassandra.attempt.count` | attempts that it took; those of which the ledger has forgotten are not among them |
 //! | `cassandra.speculative_execution.count` | those that began while another was under way |
+//! | `cassandra.failover.datacenter` | the datacenter that a [failover](crate::failover) below went to |
 //!
 //! An attempt's span has `kind`, the node that was really asked as `network.peer.address` and `.port` and as
 //! `cassandra.coordinator.id` and `.dc`, and of an attempt that failed `error.type`, `otel.status_code` and

@@ -53,6 +53,8 @@ impl Recording {
             cassandra.coordinator.dc = Empty,
             cassandra.attempt.count = Empty,
             cassandra.speculative_execution.count = Empty,
+            // Told by a failover below.
+            cassandra.failover.datacenter = Empty,
         );
         if span.is_disabled() {
             return None;

@@ -511,6 +511,17 @@ fn what_happens_below_is_in_the_span() {
 }
 
 #[test]
+fn a_span_tells_of_the_datacenter_that_a_failover_below_went_to() {
+    let layer = TelemetryLayer::new();
+    let elsewhere = service_fn(|_: Request| {
+        tracing::Span::current().record("cassandra.failover.datacenter", "dc2");
+        ready(Ok::<_, Error>(Response::default()))
+    });
+    let spans = spans(|| assert!(call(&mut layer.layer(elsewhere), Request::text(SELECT)).is_ready()));
+    assert_eq!(spans[0].of("cassandra.failover.datacenter"), Some("dc2"));
+}
+
+#[test]
 fn copies_of_a_request_share_what_they_are_called() {
     let request = Request::text("INSERT INTO Users (k) VALUES (1)");
     assert!(std::ptr::eq(request.operation(), request.clone().operation()));

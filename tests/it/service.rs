@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tower_cassandra::Client;
 
 use crate::{
     cluster::{self, Ring},
@@ -41,9 +42,10 @@ impl Service {
                 .env("REPLICAS", "3")
                 .env("CASSANDRA_CONNECTION__CONTACT_POINTS", points.join(","))
                 .env("CASSANDRA_CONNECTION__KEYSPACE", "service_it")
-                .env("CASSANDRA_HEALTH__INTERVAL", "1s")
-                .env("CASSANDRA_HEALTH__TIMEOUT", "500ms")
-                // Whatever this machine does besides.
+                // Whatever this machine does besides. A node that is late twice is taken for one that hangs, and with two of those
+                // nothing can be served.
+                .env("CASSANDRA_HEALTH__INTERVAL", "3s")
+                .env("CASSANDRA_HEALTH__TIMEOUT", "2s")
                 .env("CASSANDRA_DEADLINE__LIMIT", "15s")
                 .env("CASSANDRA_ATTEMPT_TIMEOUT__LIMIT", "2s");
         }))
@@ -56,6 +58,14 @@ impl Service {
 
     fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "", "")
+    }
+
+    /// A connection on which this was sent.
+    fn sends(&self, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.0.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
     }
 
     /// What a user is asked for in all the ways that there are; each has to be answered well.
@@ -117,9 +127,13 @@ fn serves_and_ends(ring: &Ring) {
     let mut service = Service::start(ring);
     until("all nodes are up", LONG, || service.unwell().is_empty().then_some(()));
     assert_eq!((service.get("/health").status, service.get("/ready").status), (200, 200));
-    // A coordinator of a table that is new waits for long before it asks a third replica: until it has looked at its settings.
+    // How long a coordinator waits before it asks a third replica must not go by how slow the first reads were.
+    let soon = "ALTER TABLE service_it.users WITH speculative_retry = '20ms'";
+    let altered = async { Client::new(ring.settings().connect().await?).query(soon).await };
+    tokio::runtime::Handle::current().block_on(altered).unwrap();
+    // For a table that is new it waits for half its timeout, until it has looked: it does every `read_request_timeout`, 10 s here.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(6) {
+    while began.elapsed() < Duration::from_secs(11) {
         service.serves(1);
     }
 
@@ -152,6 +166,32 @@ fn serves_and_ends(ring: &Ring) {
     assert_eq!(service.get("/users/1").status, 503);
     assert_eq!(set("breaker.mode", "normal").status, 200);
     assert_eq!(service.get("/users/1").status, 404);
+
+    // Where it is ready goes by the session that it has, and not by one that it may have after a restart.
+    assert_eq!(set("connection.keyspace", "elsewhere").json()["needs_restart"][0], "connection.keyspace");
+    assert_eq!(service.get("/ready").status, 200);
+
+    // What a caller makes up is told so, and opens no circuit.
+    for page in ["xyz", "", "0f0", "0x00", "99999999999999999999", &"ab".repeat(10_000)] {
+        let answer = service.get(&format!("/users?page={page}"));
+        assert_eq!(answer.status, 400, "{page:.20}: {}", answer.body);
+    }
+    for page in ["00000000", "-1", "9223372036854775807"] {
+        let answer = service.get(&format!("/users?page={page}"));
+        assert_eq!(answer.status, 200, "{page}: {}", answer.body);
+    }
+    let json = "content-type: application/json\r\n";
+    let huge = format!(r#"{{"name": "{}", "email": ""}}"#, "x".repeat(100_000));
+    assert_eq!(service.ask("PUT", "/users/1", json, &huge).status, 413);
+    let half_a_body = format!(
+        "PUT /users/1 HTTP/1.1\r\nHost: test\r\n{json}Connection: close\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    let mut waits = service.sends(&half_a_body);
+    let mut answer = String::new();
+    waits.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    // Nobody is waited for who has sent half a request.
+    let _half_a_head = service.sends("GET /users/1 HTTP/1.1\r\nHost:");
 
     // A request that is under way at the end is answered, as soon as the cluster does.
     let hang: Vec<_> = (1..=3).map(|node| ring.cluster.paused(node).unwrap()).collect();

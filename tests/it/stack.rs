@@ -99,9 +99,10 @@ async fn a_node_that_hangs_fails_no_call() {
     config.attempt_timeout.limit = Duration::from_secs(2);
     let stack = StandardStack::builder(config).over_session(ring.session().await).unwrap();
     let client = stack.client();
-    // A coordinator of a table that is new waits for long before it asks a third replica: until it has looked at its settings.
+    // A coordinator of a table that is new waits for long before it asks a third replica: until it has looked at its
+    // settings. It does every `read_request_timeout`, 10 s here.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(6) {
+    while began.elapsed() < Duration::from_secs(11) {
         writes_and_reads(&client, "faults.t", 20).await;
     }
     let paused = ring.cluster.paused(2).unwrap();

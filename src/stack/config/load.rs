@@ -358,6 +358,28 @@ mod tests {
         let error = refused("[connection]\npassword = 314159");
         assert!(!error.contains("314159"), "{error}");
         assert!(error.contains("put it in quotes"), "{error}");
+        // Numbers that fit into 64 bits, into 128, and nowhere; and what is no TOML at all.
+        for number in [
+            "9999999999999999999",
+            "314159265358979323846264338327950288",
+            "-99999999999999999999",
+            "31.4159",
+        ] {
+            let error = refused(&format!("[connection]\npassword = {number}"));
+            assert!(!error.contains(number), "{error}");
+            assert!(error.contains("connection.password") && error.contains("put it in quotes"), "{error}");
+        }
+        for wrong in [
+            "hunter2",
+            "\"hunter2",
+            "'hunter2",
+            "hunter2\npassword = hunter2",
+            "[\"hunter2\"]",
+            "{ hunter2 = 1 }",
+        ] {
+            let error = refused(&format!("[connection]\npassword = {wrong}"));
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
@@ -377,6 +399,18 @@ mod tests {
             assert!(error.to_string().contains("deadline") || setting == "a.b", "{error}");
             assert_eq!(config, expected);
         }
+    }
+
+    #[test]
+    fn a_limit_that_is_none_is_written_and_read() {
+        let mut config = StackConfig::default();
+        config.deadline.schema = Duration::MAX;
+        config.attempt_timeout.schema = Duration::new(u64::MAX, 999_999_000);
+        config.set("rate.per_second", "250").unwrap();
+        let read = StackConfig::from_toml(&config.to_toml().unwrap()).unwrap();
+        // Nobody waits for the last microsecond of it.
+        assert_eq!(read.deadline.schema.as_secs(), u64::MAX);
+        assert_eq!(read.attempt_timeout.schema, config.attempt_timeout.schema);
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub use self::{
 /// | for | a service | what a person waits for | jobs that can wait, and must not get in others' way |
 /// | `deadline.limit` | 2 s | 500 ms | 30 s |
 /// | `attempt_timeout.limit` | 500 ms | 150 ms | 10 s |
+/// | `attempt_timeout.prepare` | 1 s | 250 ms | 1 s |
 /// | `retry.max_attempts` | 3 | 3 | 5 |
 /// | `retry.first_wait`, `retry.max_wait` | 10 ms, 1 s | 5 ms, 100 ms | 50 ms, 5 s |
 /// | `hedge.enabled` | yes | yes | no: nobody waits for the last percent |
@@ -139,6 +140,7 @@ impl StackConfig {
         let mut config = Self { preset: Preset::Interactive, ..Self::default() };
         config.deadline.limit = ms(500);
         config.attempt_timeout.limit = ms(150);
+        config.attempt_timeout.prepare = ms(250);
         config.retry.first_wait = ms(5);
         config.retry.max_wait = ms(100);
         config.hedge.max_delay = ms(150);

@@ -15,11 +15,14 @@ pub(super) mod duration {
     const UNITS: [(&str, u128); 6] = [
         ("us", 1_000),
         ("ms", 1_000_000),
-        ("s", 1_000_000_000),
+        ("s", SECOND),
         ("m", 60_000_000_000),
         ("h", 3_600_000_000_000),
         ("d", 86_400_000_000_000),
     ];
+
+    /// In nanoseconds.
+    const SECOND: u128 = 1_000_000_000;
 
     const ALLOWED: &str = "a whole number and its unit (us, ms, s, m, h or d): \"300ms\", \"2s\", \"1m\"";
 
@@ -55,7 +58,8 @@ pub(super) mod duration {
         let (number, unit) = text.split_at(digits);
         let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
         let nanos = number.parse::<u128>().ok()?.checked_mul(*nanos)?;
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
+        let seconds = u64::try_from(nanos / SECOND).ok()?;
+        Some(Duration::new(seconds, u32::try_from(nanos % SECOND).ok()?))
     }
 
     /// The same where there may be none.
@@ -261,6 +265,18 @@ impl<'de> Deserialize<'de> for Secret {
             }
 
             fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+                Err(E::custom(Self::PROBLEM))
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+                Err(E::custom(Self::PROBLEM))
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Secret, E> {
+                Err(E::custom(Self::PROBLEM))
+            }
+
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Secret, E> {
                 Err(E::custom(Self::PROBLEM))
             }
 
