@@ -178,8 +178,8 @@ pub(crate) async fn changing() -> Option<(Cluster, MutexGuard<'static, ()>)> {
         let builder = Cluster::builder().datacenter("dc1", 3).heap_mib(384);
         // A node that leaves waits for the longer of the two, and announces its leave for the first.
         builder
-            .jvm_option("-Dcassandra.ring_delay_ms=4000")
-            .jvm_option("-Dcassandra.batchlog.replay_timeout_in_ms=4000")
+            .jvm_option("-Dcassandra.ring_delay_ms=3000")
+            .jvm_option("-Dcassandra.batchlog.replay_timeout_in_ms=3000")
     })?;
     Some((cluster, turn))
 }

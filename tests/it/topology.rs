@@ -36,7 +36,7 @@ const INSERT: &str = "INSERT INTO moving.t (k, v) VALUES (?, ?)";
 const KEYS: i32 = 60;
 /// From one call to the next, however long they take.
 const PAUSE: Duration = Duration::from_millis(10);
-const SLOW_START: Duration = Duration::from_secs(6);
+const SLOW_START: Duration = Duration::from_secs(4);
 /// After a node has left, or serves, so much later that is known here. The driver is told of it by the cluster.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -112,16 +112,28 @@ async fn newcomer(cassandra: Cassandra, address: SocketAddr, other_than: Uuid) -
     }
 }
 
-/// How much of all attempts a node has in so long.
-async fn share(cassandra: &Cassandra, node: &Node, lasts: Duration) -> f64 {
+/// How much of all attempts a node has meanwhile.
+async fn share(cassandra: &Cassandra, node: &Node, meanwhile: impl Future<Output = ()>) -> f64 {
     let count = || {
         let all: u64 = cassandra.nodes().all().iter().map(|node| node.figures().attempts).sum();
         (u32::try_from(node.figures().attempts).unwrap(), u32::try_from(all).unwrap())
     };
     let (before, all_before) = count();
-    sleep(lasts).await;
+    meanwhile.await;
     let (after, all_after) = count();
     f64::from(after - before) / f64::from(all_after - all_before)
+}
+
+/// Reads so many at a time that one node alone is not the best for all of them.
+async fn bursts(client: &BoxClient) {
+    for _ in 0..10 {
+        let mut calls = JoinSet::new();
+        for k in 0..24 {
+            let client = client.clone();
+            calls.spawn(async move { client.execute(SELECT, (k,)).await.map(drop) });
+        }
+        calls.join_all().await.into_iter().for_each(Result::unwrap);
+    }
 }
 
 fn of(host_id: Uuid, told: &[Transition]) -> Vec<&Transition> {
@@ -173,7 +185,7 @@ async fn a_node_that_leaves_is_forgotten_and_a_new_one_in_its_place_is_learned_w
         assert!(node.figures().weight >= 1.0, "where all are new none has to wait");
         (node.host_id(), Arc::downgrade(&node))
     };
-    let traffic = Traffic::start(client);
+    let traffic = Traffic::start(client.clone());
     sleep(Duration::from_secs(1)).await;
 
     let began = Instant::now();
@@ -209,7 +221,7 @@ async fn a_node_that_leaves_is_forgotten_and_a_new_one_in_its_place_is_learned_w
         known.saturating_duration_since(serves)
     );
     assert!(weight < 0.2, "{weight}");
-    let at_first = share(&cassandra, &new, Duration::from_secs(1)).await;
+    let at_first = share(&cassandra, &new, sleep(Duration::from_secs(1))).await;
     until("up", Duration::from_secs(10), || monitor.state(new.host_id()) == Some(NodeState::Up)).await;
     assert!(ready(Consistency::All).ready, "{:?}", ready(Consistency::All));
     until("known to the metrics", KNOWN_WITHIN, || {
@@ -218,11 +230,13 @@ async fn a_node_that_leaves_is_forgotten_and_a_new_one_in_its_place_is_learned_w
     })
     .await;
     until("warm", SLOW_START * 2, || new.figures().weight >= 1.0).await;
-    let mut in_the_end = 0.0;
-    let began = Instant::now();
+    // What it has answered late, while it was cold, is held against it for a while.
+    let (mut in_the_end, mut rounds) = (0.0, 0);
     while in_the_end < 0.2 {
-        assert!(began.elapsed() < Duration::from_secs(20), "{in_the_end} of the attempts, {new:?}");
-        in_the_end = share(&cassandra, &new, Duration::from_secs(1)).await;
+        assert!(rounds < 100, "{in_the_end} of the attempts, {:?}", cassandra.nodes());
+        in_the_end = share(&cassandra, &new, bursts(&client)).await;
+        println!("{in_the_end:.2}");
+        rounds += 1;
     }
     println!("{at_first:.2} of the attempts at first, and {in_the_end:.2} after {:?}", known.elapsed());
     assert!(at_first < in_the_end.min(0.2), "{at_first}");
