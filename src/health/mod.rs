@@ -39,7 +39,8 @@
 //!   | `Up` from `Down` | `up_after` probes in a row were answered |
 //!   | `Up` from `Degraded` | the same, none of them slow, and nothing else is against it |
 //!
-//!   For the better it changes only after `minimum_stay`, so that a node which comes and goes is not told of for ever.
+//!   For the better it changes only after `minimum_stay`, so that a node which comes and goes is not told of for ever. One that has
+//!   left the cluster has no state: the report leaves it out, and no transition tells of it.
 //! - **Probes and traffic know of each other.** A node whose circuit is open is probed when its circuit wants it, and good probes close
 //!   the circuit before traffic comes back; as long as a monitor runs, no request is spent on that. A node that hangs while it has
 //!   connections, and that probes have found `Down`, has its circuit opened.

@@ -11,7 +11,7 @@
 //! | attempts since the last answer, and for how long | that it hangs, long before a timeout |
 //! | attempts that were given up | how close its connection is to being torn down by the driver |
 //! | a circuit breaker | whether it is to be left alone |
-//! | when it came back | how much of its traffic it may have |
+//! | when it came, or came back | how much of its traffic it may have |
 //!
 //! Only reads and writes of single partitions count for the latency and for what is unanswered: a scan or a lightweight
 //! transaction takes as long as it takes. Everything counts as an answer.
@@ -121,7 +121,8 @@ impl Nodes {
         })
     }
 
-    /// All nodes that are known at this moment.
+    /// All nodes that are known at this moment. What the driver learns of nodes that come and go is taken over with the next request, and
+    /// within a quarter of a second where a [monitor](crate::health) runs.
     pub fn all(&self) -> Vec<Arc<Node>> {
         self.table.load().iter().map(|known| Arc::clone(&known.node)).collect()
     }
@@ -223,13 +224,22 @@ impl Nodes {
     pub(crate) fn sync(&self, cluster: &ClusterState) {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.table.load_full();
+        // A node that joins others has everything to warm up. Where all are new, none is to stand back.
+        let joins = before.iter().next().map(|_| Instant::now());
+        let meet = |driver: &DriverNode| {
+            let node = self.meet(driver)?;
+            if let Some(now) = joins {
+                node.begin_slowly(now);
+            }
+            Some(node)
+        };
         let mut known: Vec<_> = cluster
             .get_nodes_info()
             .iter()
             .filter_map(|driver| {
                 let node = match before.find(driver.host_id) {
                     Some(Known { node, .. }) if is_same(node, driver) => Arc::clone(node),
-                    _ => self.meet(driver)?,
+                    _ => meet(driver)?,
                 };
                 Some(Known { driver: Arc::clone(driver), node })
             })
@@ -238,15 +248,19 @@ impl Nodes {
         let now = Arc::new(Table(known));
         self.table.store(Arc::clone(&now));
         drop(changing);
-        // Whoever listens to these may well send a request, and look at the nodes himself.
+        // Whoever listens to these may well send a request, and look at the nodes himself. A new node may have the address of one that
+        // is gone, so that those come first.
+        for gone in before.iter().filter(|known| !now.holds(&known.node)) {
+            gone.node.left();
+            if now.find(gone.node.host_id()).is_none() {
+                tracing::info!(node = %gone.node.address(), "a node has left the cluster");
+            }
+        }
         for known in now.iter().filter(|known| !before.holds(&known.node)) {
             let node = &known.node;
             node.tell(known.availability());
             let (address, datacenter, rack) = (node.address(), node.datacenter(), node.rack());
             tracing::debug!(node = %address, datacenter, rack, "a node is known");
-        }
-        for gone in before.iter().filter(|known| now.find(known.node.host_id()).is_none()) {
-            tracing::info!(node = %gone.node.address(), "a node has left the cluster");
         }
         self.review();
     }

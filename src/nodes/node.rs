@@ -66,7 +66,7 @@ struct Hot {
     // Whether it was ejected when it was last looked at, and whether it was without a connection.
     was_ejected: AtomicBool,
     was_down: AtomicBool,
-    // When it came back, on the node's own clock, plus one; zero if its slow start is over.
+    // When it came, or came back, on the node's own clock, plus one; zero if its slow start is over.
     returned: AtomicU64,
 }
 
@@ -120,7 +120,7 @@ pub struct Figures {
     pub attempts: u64,
     /// Those of them that failed by this node's fault, or hung.
     pub failures: u64,
-    /// The share of the traffic that it may get after it has come back: 1 when its slow start is over.
+    /// The share of the traffic that it may get after it has come, or come back: 1 when its slow start is over.
     pub weight: f64,
 }
 
@@ -233,7 +233,7 @@ impl Node {
     }
 
     /// How fast it was before it went says nothing of it now.
-    fn begin_slowly(&self, now: Instant) {
+    pub(super) fn begin_slowly(&self, now: Instant) {
         self.hot.latency.forget();
         self.hot.at_least.forget();
         self.hot.returned.store(self.nanos(now) + 1, Relaxed);
@@ -318,6 +318,11 @@ impl Node {
     /// Tells the metrics what it can be counted on for.
     pub(super) fn tell(&self, availability: Availability) {
         self.metrics.state(availability);
+    }
+
+    /// It is no part of the cluster any more, or was moved and has another record.
+    pub(super) fn left(&self) {
+        self.metrics.gone();
     }
 
     /// Ejects it, or takes it back. Says whether that changes anything.

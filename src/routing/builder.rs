@@ -52,7 +52,7 @@ impl RoutingBuilder {
         self
     }
 
-    /// In which time a node that comes back gets all of its traffic back. Zero: at once.
+    /// In which time a node that comes back, or joins the cluster, gets all of its traffic. Zero: at once.
     pub fn slow_start(mut self, lasts: Duration) -> Self {
         self.rules.slow_start = SlowStart { lasts };
         self

@@ -40,7 +40,7 @@
 //!   ejected at a time, since with more of them sick the trouble is somewhere else. A replica that is no use leaves the work to
 //!   another node of the datacenter as coordinator.
 //! - **A node that comes back**, from an ejection or to new connections, begins with a tenth of its traffic and gets all of it
-//!   after `slow_start`.
+//!   after `slow_start`; and so does one that joins the cluster.
 //! - **Abandoned attempts are counted.** The driver tears a connection down when 1,024 answers are overdue on it, and everything on
 //!   it fails. From `max_abandoned` on, a node that has said nothing for `stalled_after` is asked once a second only, and others in its
 //!   place; if it is so with all of them, attempts are refused at once ([`ErrorKind::ConnectionFull`](crate::ErrorKind::ConnectionFull)).

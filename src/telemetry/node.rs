@@ -13,7 +13,7 @@ use crate::{error::ErrorKind, nodes::Availability};
 /// | --- | --- | --- |
 /// | `cassandra.client.attempt.duration` | histogram, seconds | `error.type` of those that were not answered well: an [`ErrorKind`], or `abandoned` |
 /// | `cassandra.client.attempt.active` | gauge, attempts | |
-/// | `cassandra.client.node.state` | gauge, 1 for the state that the node is in, else 0 | `cassandra.node.state`: `up`, `ejected`, `down` |
+/// | `cassandra.client.node.state` | gauge, 1 for the state that the node is in, else 0; all 0 when it has left the cluster | `cassandra.node.state`: `up`, `ejected`, `down` |
 ///
 /// All have the labels `server.address`, `server.port` and, where it is known, `cassandra.coordinator.dc`.
 ///
@@ -88,6 +88,11 @@ impl NodeMetrics {
         for ((state, _), gauge) in STATES.iter().zip(gauges) {
             gauge.set(if *state == now { 1.0 } else { 0.0 });
         }
+    }
+
+    /// The node is no part of the cluster any more, and in no state.
+    pub fn gone(&self) {
+        self.states.get().into_iter().flatten().for_each(|gauge| gauge.set(0.0));
     }
 }
 

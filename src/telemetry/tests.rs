@@ -312,6 +312,18 @@ fn the_metrics_of_a_node_tell_how_its_attempts_end_and_what_state_it_is_in() {
     }
 }
 
+#[test]
+fn a_node_that_has_left_is_in_no_state() {
+    let node = NodeMetrics::new(([127, 0, 0, 1], 9042).into(), None);
+    let states = |told: fn(&NodeMetrics)| Seen::by(|| told(&node)).values("cassandra.client.node.state", &[]);
+    assert!(states(NodeMetrics::gone).is_empty(), "nobody has asked for its state");
+    let down = |node: &NodeMetrics| {
+        node.state(Availability::Down);
+        node.gone();
+    };
+    assert_eq!(states(down), [0.0; 3]);
+}
+
 /// Each name that is used has a description, and is spelled as documented.
 #[test]
 fn all_metrics_are_described_with_their_units() {

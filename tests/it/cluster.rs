@@ -101,14 +101,29 @@ pub(crate) struct Ring {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// Waits for its turn, and makes every node whole again that the test before has left broken.
+/// Faults are made by one test at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Three nodes of one datacenter.
 pub(crate) async fn ring() -> Option<Ring> {
     static RING: LazyLock<Option<Cluster>> =
         LazyLock::new(|| start(|| Cluster::builder().datacenter("dc1", 3)));
-    static TURN: Mutex<()> = Mutex::const_new(());
+    turn_at(&RING).await
+}
+
+/// One node in `dc1`, and two in `dc2`.
+pub(crate) async fn small_and_large_datacenter() -> Option<Ring> {
+    static BOTH: LazyLock<Option<Cluster>> = LazyLock::new(|| {
+        start(|| Cluster::builder().datacenter("dc1", 1).datacenter("dc2", 2).heap_mib(384))
+    });
+    turn_at(&BOTH).await
+}
+
+/// Waits for its turn, and makes every node whole again that the test before has left broken.
+async fn turn_at(cluster: &'static LazyLock<Option<Cluster>>) -> Option<Ring> {
     not_in_the_users("faults are made")?;
     let turn = TURN.lock().await;
-    let cluster = own(&RING)?;
+    let cluster = own(cluster)?;
     for node in 1..=cluster.size() {
         if cluster.is_paused(node) {
             cluster.resume(node).unwrap();
@@ -150,9 +165,29 @@ pub(crate) fn locked() -> Option<&'static Cluster> {
 
 /// Two datacenters for one test, which may do anything to them: two nodes in `dc1`, and one in `dc2`.
 pub(crate) fn two_datacenters() -> Option<Cluster> {
-    not_in_the_users("datacenters are stopped")?;
+    of_one_test("datacenters are stopped", || {
+        Cluster::builder().datacenter("dc1", 2).datacenter("dc2", 1).heap_mib(384)
+    })
+}
+
+/// Three nodes for one test, of which all but the first can leave and come back as new ones, each in a fraction of the time that it
+/// usually takes; and the test's turn.
+pub(crate) async fn changing() -> Option<(Cluster, MutexGuard<'static, ()>)> {
+    let turn = TURN.lock().await;
+    let cluster = of_one_test("nodes leave", || {
+        let builder = Cluster::builder().datacenter("dc1", 3).heap_mib(384);
+        // A node that leaves waits for the longer of the two, and announces its leave for the first.
+        builder
+            .jvm_option("-Dcassandra.ring_delay_ms=3000")
+            .jvm_option("-Dcassandra.batchlog.replay_timeout_in_ms=3000")
+    })?;
+    Some((cluster, turn))
+}
+
+fn of_one_test(what: &str, describe: impl FnOnce() -> cassandra_cluster::Builder) -> Option<Cluster> {
+    not_in_the_users(what)?;
     if let Err(missing) = cassandra_cluster::requirements() {
         return skip(missing);
     }
-    start(|| Cluster::builder().datacenter("dc1", 2).datacenter("dc2", 1).heap_mib(384))
+    start(describe)
 }

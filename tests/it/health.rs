@@ -21,7 +21,7 @@ use tower_cassandra::{
 use crate::cluster::{Ring, create_keyspace, ring, session};
 
 /// Fast, and still patient with a machine that has much to do.
-fn settings() -> HealthMonitorBuilder {
+pub(crate) fn settings() -> HealthMonitorBuilder {
     HealthMonitor::builder()
         .interval(Duration::from_millis(1_200))
         .timeout(Duration::from_secs(1))
@@ -40,7 +40,7 @@ fn state(monitor: &HealthMonitor, node: SocketAddr) -> NodeState {
 }
 
 /// Polls until it is so.
-async fn until(what: &str, within: Duration, is_so: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, within: Duration, is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < within, "not {what} after {within:?}");
@@ -53,7 +53,7 @@ async fn until_state(monitor: &HealthMonitor, node: SocketAddr, wanted: NodeStat
 }
 
 /// Everything that the stream has told until the monitor was stopped.
-async fn told(monitor: &HealthMonitor, mut transitions: Transitions) -> Vec<Transition> {
+pub(crate) async fn told(monitor: &HealthMonitor, mut transitions: Transitions) -> Vec<Transition> {
     monitor.stop();
     let mut told = Vec::new();
     while let Some(transition) = transitions.next().await {
@@ -67,7 +67,7 @@ fn of(node: SocketAddr, told: &[Transition]) -> Vec<(NodeState, NodeState, Cause
     of_node.map(|transition| (transition.from, transition.to, transition.cause)).collect()
 }
 
-const MET: (NodeState, NodeState, Cause) = (NodeState::Starting, NodeState::Up, Cause::Answers);
+pub(crate) const MET: (NodeState, NodeState, Cause) = (NodeState::Starting, NodeState::Up, Cause::Answers);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_hangs_is_found_and_no_other_and_is_up_again_when_it_goes_on() {

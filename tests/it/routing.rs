@@ -50,7 +50,7 @@ macro_rules! stack {
     };
 }
 
-async fn prepared(cassandra: &Cassandra, text: &str) -> PreparedStatement {
+pub(crate) async fn prepared(cassandra: &Cassandra, text: &str) -> PreparedStatement {
     let mut statement = cassandra.session().prepare(text).await.unwrap();
     // One replica answers for itself: what another one does is not seen through it.
     statement.set_consistency(Consistency::One);
@@ -58,7 +58,7 @@ async fn prepared(cassandra: &Cassandra, text: &str) -> PreparedStatement {
 }
 
 /// Sends it, and shows the record of its attempts, also if it has succeeded.
-async fn ask<S>(stack: &S, request: Request) -> (Result<Response, Error>, Arc<Ledger>)
+pub(crate) async fn ask<S>(stack: &S, request: Request) -> (Result<Response, Error>, Arc<Ledger>)
 where
     S: Service<Request, Response = Response, Error = Error> + Clone,
 {
@@ -66,7 +66,7 @@ where
     (stack.clone().oneshot(request).await, ledger)
 }
 
-fn read(statement: &PreparedStatement, k: i32) -> Request {
+pub(crate) fn read(statement: &PreparedStatement, k: i32) -> Request {
     Request::bound(statement.clone().bind(&(k,)).unwrap())
 }
 

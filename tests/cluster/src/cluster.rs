@@ -114,6 +114,25 @@ impl Cluster {
         self.wait_cql(n, START_LIMIT)
     }
 
+    /// Starts node `n` as a new one, without the data that it had: it has the same address, another host id, and takes its data from the
+    /// others. Waits until it serves CQL, which takes twice the ring delay longer than [`start_node`](Self::start_node). For a node that
+    /// does not run and has left the cluster, as by `nodetool decommission`.
+    ///
+    /// # Errors
+    /// When there is no such node, or it is the first, which the others ask for the ring; when it runs, or when it does not serve after
+    /// 180 s.
+    pub fn start_anew(&self, n: usize) -> Result<(), Error> {
+        let node = self.node(n)?;
+        if n == 1 || node.is_running() {
+            return Err(Error::Request(format!(
+                "node {n} cannot be made a new one: stop it, and take another than the first"
+            )));
+        }
+        node.clear()?;
+        self.settings.write(node, self.node(1)?, true)?;
+        self.start_node(n)
+    }
+
     /// [`stop`](Self::stop)s and [`start_node`](Self::start_node)s node `n`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::certificates::{Certificates, PASSWORD};
-use crate::node::Node;
+use crate::node::{DATA, Node};
 use crate::{Error, Tls};
 
 const YAML: &str = include_str!("../assets/cassandra.yaml");
@@ -36,12 +36,10 @@ impl Settings {
         map + "}"
     }
 
-    /// Writes all that `node` reads at its start.
-    pub(crate) fn write(&self, node: &Node, seed: &Node) -> Result<(), Error> {
+    /// Writes all that `node` reads at its start, and whether it takes its data from the others when it joins them.
+    pub(crate) fn write(&self, node: &Node, seed: &Node, bootstraps: bool) -> Result<(), Error> {
         let root = &node.directory;
-        for part in
-            ["conf/triggers", "logs", "tmp", "data", "commitlog", "hints", "saved_caches", "tools/tmp"]
-        {
+        for part in ["conf/triggers", "logs", "tmp", "tools/tmp"].into_iter().chain(DATA) {
             let directory = root.join(part);
             fs::create_dir_all(&directory).map_err(Error::io("making", &directory))?;
         }
@@ -50,10 +48,10 @@ impl Settings {
         write(&root.join("conf/jvm.options"), JVM_OPTIONS)?;
         write(&root.join("conf/logback.xml"), LOGBACK)?;
         write(&root.join("conf/logback-tools.xml"), LOGBACK_TOOLS)?;
-        write(&root.join("conf/cassandra.yaml"), &self.cassandra_yaml(node, seed))
+        write(&root.join("conf/cassandra.yaml"), &self.cassandra_yaml(node, seed, bootstraps))
     }
 
-    fn cassandra_yaml(&self, node: &Node, seed: &Node) -> String {
+    fn cassandra_yaml(&self, node: &Node, seed: &Node, bootstraps: bool) -> String {
         let (authenticator, authorizer) = if self.auth {
             ("PasswordAuthenticator", "CassandraAuthorizer")
         } else {
@@ -64,6 +62,7 @@ impl Settings {
             .replace("@TOKEN@", &self.token(node).to_string())
             .replace("@IP@", &node.address.ip().to_string())
             .replace("@SEEDS@", &seed.address.ip().to_string())
+            .replace("@BOOTSTRAPS@", &bootstraps.to_string())
             .replace("@DIR@", &node.directory.to_string_lossy())
             .replace("@AUTHENTICATOR@", authenticator)
             .replace("@AUTHORIZER@", authorizer);

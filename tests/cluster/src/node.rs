@@ -16,6 +16,9 @@ use crate::leash::Leash;
 use crate::process::{POLL, Process};
 use crate::tool;
 
+/// The directories of what a node keeps.
+pub(crate) const DATA: [&str; 4] = ["data", "commitlog", "hints", "saved_caches"];
+
 /// What all nodes' command lines have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
@@ -154,6 +157,15 @@ impl Node {
 
     fn has_joined_before(&self) -> bool {
         fs::read_dir(self.directory.join("data/system")).is_ok_and(|mut tables| tables.next().is_some())
+    }
+
+    /// Deletes its data. Its logs stay.
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        for part in DATA {
+            let directory = self.directory.join(part);
+            fs::remove_dir_all(&directory).map_err(Error::io("deleting", &directory))?;
+        }
+        Ok(())
     }
 
     /// The process, if one was started and not yet stopped.

@@ -64,7 +64,7 @@ impl Cluster {
     pub(crate) fn boot(&self) -> Result<(), Error> {
         let first = self.node(1)?;
         for node in &self.nodes {
-            self.settings.write(node, first)?;
+            self.settings.write(node, first, false)?;
         }
         first.start(&self.launch, &self.leash)?;
         if self.size() > 1 {

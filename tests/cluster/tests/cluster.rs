@@ -95,6 +95,8 @@ fn a_dropped_cluster_leaves_no_process_and_no_file_not_even_of_a_paused_node() {
     assert_ne!(cluster.address(1), other.address(1));
     assert!(answers(cluster.address(1)) && answers(other.address(1)));
 
+    // It runs, and it is the first.
+    assert!(matches!(cluster.start_anew(1), Err(Error::Request(_))));
     let pid = cluster.pid(1).unwrap();
     let directory = cluster.directory().to_owned();
     cluster.pause(1).unwrap();
