@@ -28,7 +28,7 @@
 //!
 //! - **Every node is probed**, also one that gets no traffic, by the cheapest question there is (`SELECT key FROM system.local`), asked of that
 //!   node only, once, and with a time limit of its own. A probe whose outcome is not what the node's state says is followed by
-//!   another one soon.
+//!   another one soon, and a node that the driver has a connection to again is probed at once.
 //! - **A node has a state**: `Starting` until it has answered, `Up`, `Degraded` or `Down`. Bad news counts at once and good news when it has
 //!   lasted:
 //!

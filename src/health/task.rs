@@ -23,7 +23,10 @@ use super::{
     schedule::{Next, Schedule},
     transitions::Callbacks,
 };
-use crate::{nodes::Known, service};
+use crate::{
+    nodes::{Known, Probing},
+    service,
+};
 
 /// The driver does not tell when a connection is lost, so that somebody has to look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -37,11 +40,11 @@ pub(super) struct Task {
     metrics: Metrics,
     callbacks: Callbacks,
     cluster: Weak<ClusterState>,
+    _probing: Probing,
 }
 
 impl Task {
     pub(super) fn new(shared: Arc<Shared>, callbacks: Callbacks, cassandra: &Arc<service::Shared>) -> Self {
-        cassandra.nodes.set_probed(true);
         let mut task = Self {
             schedule: Schedule::new(shared.settings.timing),
             shared,
@@ -50,6 +53,7 @@ impl Task {
             metrics: Metrics::default(),
             callbacks,
             cluster: Weak::new(),
+            _probing: cassandra.nodes.probing(),
         };
         task.look(cassandra, Instant::now());
         task
@@ -100,7 +104,7 @@ impl Task {
             self.cluster = Arc::downgrade(&cluster);
         }
         let table = cassandra.nodes.table();
-        let mut transitions = Vec::new();
+        let (mut transitions, mut reconnected) = (Vec::new(), Vec::new());
         let mut records = shared.records();
         let enabled = || table.iter().filter(|known| known.is_enabled());
         for known in enabled() {
@@ -115,10 +119,18 @@ impl Task {
                 }
                 Entry::Vacant(entry) => entry.insert(Record::new(Arc::clone(&known.node), now)),
             };
+            let was_connected = record.is_connected();
             transitions.extend(record.look(known, settings.timing.interval, now, &settings.rules));
+            if record.is_connected() && !was_connected {
+                reconnected.push(known.node.host_id());
+            }
         }
         records.retain(|host_id, _| table.find(*host_id).is_some_and(Known::is_enabled));
         self.schedule.set_nodes(records.keys().copied(), now);
+        // Whoever waits for it need not wait for the interval as well.
+        for host_id in &reconnected {
+            self.schedule.bring_forward(host_id, now);
+        }
         for (host_id, record) in &*records {
             if let Some(wait) = record.node.circuit().retry_after() {
                 self.schedule.bring_forward(host_id, now + wait);
