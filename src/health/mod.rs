@@ -71,8 +71,8 @@
 //! nothing was applied. A request passes
 //!
 //! - while no node is down, at the price of one read of an atomic: what a cluster cannot serve even then, it says itself;
-//! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a statement that is
-//!   not prepared, or has no bind marker;
+//! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a batch over
+//!   several, or of a text that names none where the session has none;
 //! - in [`Mode::ReportOnly`], or when the monitor has ended.
 //!
 //! A node counts as up until it is `Down`, so that nothing is refused before the first probes have ended, or on a mere suspicion.
