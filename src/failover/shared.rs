@@ -307,12 +307,14 @@ impl Tells {
             // A health layer further in, which knows that nothing of the keyspace can be served there.
             _ if class.is_refused_here() && error.kind() == ErrorKind::Unavailable => Self::Trouble,
             // So many attempts are overdue at each node there that no more can be made.
-            _ if error.kind() == ErrorKind::ConnectionFull => Self::Trouble,
+            _ if class.is_refused_here() && error.kind() == ErrorKind::ConnectionFull => Self::Trouble,
             _ if class.is_refused_here() => Self::Nothing,
             Fault::Unreachable => Self::Trouble,
             Fault::Server if class.may_do_elsewhere() => Self::Trouble,
-            // The driver has torn a connection down on which too many answers were overdue: that is no answer.
-            Fault::Overload if error.kind() == ErrorKind::Unreachable => Self::Nothing,
+            // Too much is under way on a connection, or too many answers were overdue on one that was torn down: that is no answer.
+            Fault::Overload if matches!(error.kind(), ErrorKind::ConnectionFull | ErrorKind::Unreachable) => {
+                Self::Nothing
+            }
             Fault::Server | Fault::Overload => Self::Answer,
             _ => Self::Nothing,
         }
@@ -376,6 +378,7 @@ mod tests {
             Rejection::timed_out(TimeoutScope::Queue, wait).into(),
             // The driver has torn a connection down on which nobody has answered for long.
             torn_down(),
+            ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId).into(),
         ] {
             assert_eq!(tells(&error), Tells::Nothing, "{error}");
         }
