@@ -1,5 +1,6 @@
 //! What the recommended stack costs beside the bare driver, in turns, over the same connections: on a single node that
 //! answers from its caches, where the stack's own work weighs most, and in the long run on three nodes at `LOCAL_QUORUM` too.
+//! And what it takes to choose a node, beside the driver's own policy.
 //!
 //! `cargo bench --bench overhead`, or with `-- --quick` in under 50 s once it is built. What each layer costs by itself is
 //! measured by `cargo bench -p palisade --bench layers`.
@@ -10,6 +11,7 @@
 mod harness;
 
 use std::{
+    hint::black_box,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -19,30 +21,51 @@ use std::{
 
 use cassandra_cluster::{Cluster, Jit};
 use palisade::{DeadlineLayer, RetryLayer, TimeoutLayer};
-use scylla::{client::session::Session, statement::prepared::PreparedStatement};
+use rustix::time::{ClockId, clock_gettime};
+use scylla::{
+    client::session::Session,
+    policies::load_balancing::{DefaultPolicy, LoadBalancingPolicy, RoutingInfo},
+    statement::prepared::PreparedStatement,
+};
 use tower::ServiceBuilder;
-use tower_cassandra::{Cassandra, Client, Request, Response, Timeouts};
+use tower_cassandra::{Cassandra, Client, Request, Response, Timeouts, routing::Routing};
 
-use harness::{Bars, is_quick};
+use harness::{Bars, is_quick, side_by_side};
 
 const CONCURRENCY: usize = 32;
 const SELECT: &str = "SELECT v FROM bench.t WHERE k = ?";
 const KEYS: u32 = 1_000;
 
-/// The latencies of calls, and how long it took to make them.
+/// The latencies of calls, how long it took to make them, and how much of it this process was at work.
 #[derive(Default)]
-struct Total(Vec<Duration>, Duration);
+struct Total {
+    latencies: Vec<Duration>,
+    lasted: Duration,
+    worked: Duration,
+}
 
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 calls")]
 impl Total {
     fn add(&mut self, slice: Self) {
-        self.0.extend(slice.0);
-        self.1 += slice.1;
+        self.latencies.extend(slice.latencies);
+        self.lasted += slice.lasted;
+        self.worked += slice.worked;
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 calls")]
     fn throughput(&self) -> f64 {
-        self.0.len() as f64 / self.1.as_secs_f64()
+        self.latencies.len() as f64 / self.lasted.as_secs_f64()
     }
+
+    /// In microseconds a call.
+    fn work(&self) -> f64 {
+        self.worked.as_secs_f64() * 1e6 / self.latencies.len() as f64
+    }
+}
+
+/// How much time the processors have spent on this process.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a time since the beginning")
 }
 
 fn main() {
@@ -76,9 +99,10 @@ fn run(bars: &mut Bars) {
 async fn compare(name: &str, points: &[String], replicas: usize, bars: &mut Bars) {
     let cassandra = Cassandra::builder().contact_points(points).connect().await.expect("a session");
     fill(&Client::new(cassandra.clone()), replicas).await;
-    // The driver as it comes, over the same connections: with its default limit on time.
     let session = Arc::clone(cassandra.session());
     let mut prepared = session.prepare(SELECT).await.expect("a statement");
+    choices(name, &session, &prepared, bars);
+    // The driver as it comes, over the same connections: with its default limit on time.
     prepared.set_request_timeout(Some(Duration::from_secs(30)));
     let alone = Bare(session, prepared);
     let stack = Stack(Client::new(
@@ -112,11 +136,35 @@ async fn compare(name: &str, points: &[String], replicas: usize, bars: &mut Bars
         theirs.add(without);
     }
     let throughput = ours.throughput() / theirs.throughput();
-    let (ours, theirs) = (Percentiles::of(ours.0), Percentiles::of(theirs.0));
-    println!("{name}, stack at concurrency {CONCURRENCY}: {ours}");
-    println!("{name}, bare driver:                {theirs}");
+    let (our_work, their_work) = (ours.work(), theirs.work());
+    let (ours, theirs) = (Percentiles::of(ours.latencies), Percentiles::of(theirs.latencies));
+    println!("{name}, stack at concurrency {CONCURRENCY}: {ours}, {our_work:.2} us of work a call");
+    println!("{name}, bare driver:                {theirs}, {their_work:.2} us of work a call");
     bars.at_least(&format!("{name}_throughput_ratio"), throughput, 0.98);
     bars.at_most(&format!("{name}_p99_ratio"), ours.p99.as_secs_f64() / theirs.p99.as_secs_f64(), 1.05);
+}
+
+/// What it takes to choose a node for a read, here and in the driver's own policy.
+fn choices(name: &str, session: &Session, prepared: &PreparedStatement, bars: &mut Bars) {
+    let cluster = session.get_cluster_state();
+    let infos: Vec<_> = (0..1_024_i32)
+        .map(|key| {
+            let mut info = RoutingInfo::default();
+            info.token = prepared.calculate_token(&(key,)).expect("a key");
+            info.table = prepared.get_table_spec();
+            info
+        })
+        .collect();
+    let (ours, theirs) = (Routing::builder().build().expect("defaults"), DefaultPolicy::builder().build());
+    let (mut our_infos, mut their_infos) = (infos.iter().cycle(), infos.iter().cycle());
+    let choose = |policy: &dyn LoadBalancingPolicy, info: Option<&RoutingInfo>| {
+        assert!(black_box(policy.pick(info.expect("no end"), &cluster)).is_some());
+    };
+    let compared = side_by_side(101, 10_000, &mut || choose(&*ours, our_infos.next()), &mut || {
+        choose(&*theirs, their_infos.next())
+    });
+    println!("{name}, a choice: {:.0} ns, the driver's policy: {:.0} ns", compared.ours, compared.theirs);
+    bars.at_most(&format!("{name}_choice_ratio"), compared.ratio, 1.0);
 }
 
 async fn fill<S>(client: &Client<S>, replicas: usize)
@@ -169,7 +217,7 @@ where
 /// Callers that ask again as soon as they are answered.
 async fn load(reader: &impl Reader, lasts: Duration) -> Total {
     let next = Arc::new(AtomicU32::new(0));
-    let began = Instant::now();
+    let (began, worked_before) = (Instant::now(), worked());
     let callers: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
             let (next, reader) = (Arc::clone(&next), reader.clone());
@@ -189,7 +237,7 @@ async fn load(reader: &impl Reader, lasts: Duration) -> Total {
     for caller in callers {
         latencies.extend(caller.await.expect("no panic"));
     }
-    Total(latencies, began.elapsed())
+    Total { latencies, lasted: began.elapsed(), worked: worked().saturating_sub(worked_before) }
 }
 
 struct Percentiles {

@@ -35,10 +35,10 @@ use uuid::Uuid;
 
 pub use self::layer::{LedgerFuture, LedgerLayer, LedgerService};
 use crate::{
-    error::{Error, ErrorKind},
-    nodes::{Node, Nodes},
+    error::ErrorKind,
+    nodes::Nodes,
     request::Kind,
-    routing::current::{self, Current},
+    routing::current::{self, AttemptGuard},
 };
 
 /// How many attempts a ledger keeps. Of more it forgets the oldest that succeeded, or else the oldest but the first few.
@@ -211,8 +211,17 @@ impl Ledger {
         };
         entries.list.push((number, attempt));
         drop(entries);
-        let current = Current::new(Arc::clone(self), number, kind, datacenter, Arc::clone(nodes));
-        AttemptGuard { current: Some(current), ledger: Arc::clone(self), number, started, ended: false }
+        AttemptGuard::new(Arc::clone(self), number, started, kind, datacenter, Arc::clone(nodes))
+    }
+
+    /// How an attempt has ended.
+    pub(crate) fn ends(&self, number: usize, outcome: Outcome) {
+        self.update(number, |attempt| attempt.outcome = outcome);
+    }
+
+    /// The node that an attempt was sent to.
+    pub(crate) fn node(&self, number: usize) -> Option<SocketAddr> {
+        self.lock().list.iter().rev().find(|entry| entry.0 == number)?.1.node
     }
 
     fn update(&self, number: usize, change: impl FnOnce(&mut Attempt)) {
@@ -277,60 +286,6 @@ impl fmt::Display for Rounded {
     }
 }
 
-/// An attempt that is under way. If it is dropped before it has ended, the attempt was abandoned.
-#[derive(Debug)]
-pub(crate) struct AttemptGuard {
-    // Always there, but while its work is done.
-    current: Option<Current>,
-    ledger: Arc<Ledger>,
-    number: usize,
-    started: Instant,
-    ended: bool,
-}
-
-impl AttemptGuard {
-    /// Does a piece of the attempt's work, such as a poll of it. A request that the driver begins meanwhile belongs to
-    /// this attempt.
-    pub(crate) fn work<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        Current::work(&mut self.current, work)
-    }
-
-    /// The address that the driver asks, once it has chosen one.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        let entries = self.ledger.lock();
-        entries.list.iter().rev().find(|entry| entry.0 == self.number)?.1.node
-    }
-
-    /// The node that the driver asks, where it is known.
-    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
-        self.current.as_ref()?.node()
-    }
-
-    /// Closes the entry.
-    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Error>) {
-        let now = Instant::now();
-        if let Some(current) = &mut self.current {
-            current.end(outcome, now);
-        }
-        let after = now.saturating_duration_since(self.started);
-        let outcome = match outcome {
-            Ok(_) => Outcome::Succeeded(after),
-            Err(error) => Outcome::Failed(error.kind(), after),
-        };
-        self.ended = true;
-        self.ledger.update(self.number, |attempt| attempt.outcome = outcome);
-    }
-}
-
-impl Drop for AttemptGuard {
-    fn drop(&mut self) {
-        if !self.ended {
-            let outcome = Outcome::Abandoned(self.started.elapsed());
-            self.ledger.update(self.number, |attempt| attempt.outcome = outcome);
-        }
-    }
-}
-
 /// No attempt of a ledger has this number.
 const NONE: usize = usize::MAX;
 
@@ -362,7 +317,7 @@ impl HistoryListener for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nodes::Rules;
+    use crate::{error::Error, nodes::Rules};
 
     fn node(last: u8) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, last], 9042))

@@ -15,13 +15,12 @@ use crate::{
     connect::CassandraBuilder,
     error::Error,
     leaf::{self, Work},
-    ledger::AttemptGuard,
     limits::Limits,
     nodes::{Nodes, Rules},
     prepared::Statements,
     request::Request,
     response::Response,
-    routing::Routing,
+    routing::{Routing, current::AttemptGuard},
     telemetry,
 };
 

@@ -2,17 +2,18 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use palisade::{ConfigError, telemetry::Counter};
+use palisade::{ConfigError, HasDeadline, Instant, telemetry::Counter};
 use pin_project_lite::pin_project;
 use scylla::statement::{Consistency, SerialConsistency};
 use tower::{Layer, Service};
 
-use super::{HealthMonitor, outlook::Question};
+use super::{HealthMonitor, evidence::Evidence, outlook::Question};
 use crate::{
-    error::Error,
+    error::{Error, ErrorKind, HasErrorKind},
     request::{Kind, Request},
 };
 
@@ -44,12 +45,21 @@ pub struct HealthLayer {
     monitor: HealthMonitor,
     mode: Mode,
     min_share: f64,
+    trial_every: Duration,
     refused: Arc<Counter>,
 }
 
+const TRIAL_EVERY: Duration = Duration::from_secs(1);
+
 impl HealthLayer {
     pub(super) fn new(monitor: HealthMonitor) -> Self {
-        Self { monitor, mode: Mode::Refuse, min_share: 0.0, refused: counter(Mode::Refuse) }
+        Self {
+            monitor,
+            mode: Mode::Refuse,
+            min_share: 0.0,
+            trial_every: TRIAL_EVERY,
+            refused: counter(Mode::Refuse),
+        }
     }
 
     /// What is done with a request that cannot be served.
@@ -70,14 +80,30 @@ impl HealthLayer {
         Ok(Self { min_share: share, ..self })
     }
 
-    /// Why a request cannot be served, if so.
+    /// How often a request passes all the same, to find out whether it can be served. Zero lets all pass.
+    #[must_use]
+    pub const fn trial_every(mut self, every: Duration) -> Self {
+        self.trial_every = every;
+        self
+    }
+
+    /// Counts a request that cannot be served, and tells whether it is refused for that.
+    fn refuses(&self, error: &Error) -> bool {
+        self.refused.increment(1);
+        tracing::debug!(%error, mode = self.mode.as_str(), "a request cannot be served");
+        self.mode == Mode::Refuse
+    }
+
+    /// What is to become of a request while a node is down.
     #[cold]
-    fn refusal(&self, request: &Request) -> Option<Error> {
+    fn decide(&self, request: &Request) -> Decision {
         if !matches!(request.kind(), Kind::Read | Kind::Write | Kind::Transaction | Kind::Batch) {
-            return None;
+            return Decision::Passes(None);
         }
         let shared = self.monitor.shared();
-        let (keyspace, cassandra) = (request.keyspace()?, shared.cassandra.upgrade()?);
+        let Some((keyspace, cassandra)) = request.keyspace().zip(shared.cassandra.upgrade()) else {
+            return Decision::Passes(None);
+        };
         let datacenter = request.datacenter().or(shared.datacenter.as_ref()).map(|name| &**name);
         let profile = || cassandra.session.get_default_execution_profile_handle().to_profile();
         let consistency = request.stated_consistency().unwrap_or_else(|| profile().get_consistency());
@@ -89,12 +115,84 @@ impl HealthLayer {
                 SerialConsistency::Serial => Consistency::Serial,
                 SerialConsistency::LocalSerial => Consistency::LocalSerial,
             });
-        serial.into_iter().chain([consistency]).find_map(|consistency| {
-            let judgement = shared.outlook.judge(Question { keyspace, consistency, datacenter })?;
-            let can_be = judgement.share > 0.0 && judgement.share >= self.min_share;
-            Some(Error::unservable(judgement.problem.as_ref().filter(|_| !can_be)?))
-        })
+        let now = shared.now();
+        let question = |consistency| Question { keyspace, consistency, datacenter };
+        let watch = Box::new(Watch {
+            monitor: self.monitor.clone(),
+            evidence: shared.outlook.evidence(question(consistency)),
+            began: now,
+            deadline: request.deadline(),
+            has_ended: false,
+        });
+        for consistency in serial.into_iter().chain([consistency]) {
+            let Some(judgement) = shared.outlook.judge(question(consistency)) else { continue };
+            let Some(problem) = &judgement.problem else { continue };
+            let is_refused = if judgement.share > 0.0 {
+                judgement.share < self.min_share
+            } else {
+                // Whoever coordinates may see the nodes that are not seen from here.
+                !watch.evidence.admits(now, self.trial_every)
+            };
+            if is_refused {
+                return Decision::Refused(Error::unservable(problem), watch);
+            }
+        }
+        Decision::Passes(Some(watch))
     }
+}
+
+/// What becomes of a request.
+enum Decision {
+    Passes(Option<Box<Watch>>),
+    Refused(Error, Box<Watch>),
+}
+
+/// What the outcome of a request tells, and when that began.
+struct Watch {
+    monitor: HealthMonitor,
+    evidence: Arc<Evidence>,
+    began: u64,
+    deadline: Option<Instant>,
+    has_ended: bool,
+}
+
+impl Watch {
+    fn end<T>(mut self, outcome: &Result<T, impl HasErrorKind>) {
+        self.has_ended = true;
+        match outcome {
+            Ok(_) => self.evidence.served(self.monitor.shared().now()),
+            Err(error) if speaks_against(error.error_kind()) => self.failed(),
+            Err(_) => {}
+        }
+    }
+
+    fn failed(&self) {
+        self.evidence.failed(self.began, self.monitor.shared().now());
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Who gives up for other reasons than the deadline tells nothing.
+        if !self.has_ended && self.deadline.is_some_and(|deadline| deadline.remaining().is_zero()) {
+            self.failed();
+        }
+    }
+}
+
+/// Whether such an error is what becomes of a request that cannot be served.
+const fn speaks_against(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable
+            | ErrorKind::Unreachable
+            | ErrorKind::ConnectionFull
+            | ErrorKind::ReadTimeout
+            | ErrorKind::WriteTimeout
+            | ErrorKind::Timeout(_)
+            // A circuit further in has seen as much.
+            | ErrorKind::Refused
+    )
 }
 
 fn counter(mode: Mode) -> Arc<Counter> {
@@ -106,6 +204,7 @@ impl fmt::Debug for HealthLayer {
         f.debug_struct("HealthLayer")
             .field("mode", &self.mode)
             .field("min_share", &self.min_share)
+            .field("trial_every", &self.trial_every)
             .finish_non_exhaustive()
     }
 }
@@ -128,7 +227,7 @@ pub struct HealthService<S> {
 impl<S> Service<Request> for HealthService<S>
 where
     S: Service<Request> + Clone,
-    S::Error: From<Error>,
+    S::Error: From<Error> + HasErrorKind,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -141,18 +240,20 @@ where
 
     #[inline]
     fn call(&mut self, request: Request) -> Self::Future {
-        if !self.layer.monitor.shared().outlook.is_clear()
-            && let Some(error) = self.layer.refusal(&request)
-        {
-            self.layer.refused.increment(1);
-            tracing::debug!(%error, mode = self.layer.mode.as_str(), "a request cannot be served");
-            if self.layer.mode == Mode::Refuse {
+        if self.layer.monitor.shared().outlook.is_clear() {
+            return HealthFuture::passes(self.inner.call(request), None);
+        }
+        match self.layer.decide(&request) {
+            Decision::Refused(error, _) if self.layer.refuses(&error) => {
                 // What it holds for this call is for others: who was refused may not call again for long.
                 self.inner = self.inner.clone();
-                return HealthFuture { inner: None, refusal: Some(error) };
+                HealthFuture { inner: None, refusal: Some(error), watch: None }
             }
+            Decision::Refused(_, watch) | Decision::Passes(Some(watch)) => {
+                HealthFuture::passes(self.inner.call(request), Some(watch))
+            }
+            Decision::Passes(None) => HealthFuture::passes(self.inner.call(request), None),
         }
-        HealthFuture { inner: Some(self.inner.call(request)), refusal: None }
     }
 }
 
@@ -162,13 +263,21 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         refusal: Option<Error>,
+        watch: Option<Box<Watch>>,
+    }
+}
+
+impl<F> HealthFuture<F> {
+    #[inline]
+    const fn passes(inner: F, watch: Option<Box<Watch>>) -> Self {
+        Self { inner: Some(inner), refusal: None, watch }
     }
 }
 
 impl<F, Res, Err> Future for HealthFuture<F>
 where
     F: Future<Output = Result<Res, Err>>,
-    Err: From<Error>,
+    Err: From<Error> + HasErrorKind,
 {
     type Output = Result<Res, Err>;
 
@@ -177,7 +286,13 @@ where
         let this = self.project();
         match (this.inner.as_pin_mut(), this.refusal.take()) {
             (_, Some(error)) => Poll::Ready(Err(error.into())),
-            (Some(inner), None) => inner.poll(cx),
+            (Some(inner), None) => {
+                let outcome = ready!(inner.poll(cx));
+                if let Some(watch) = this.watch.take() {
+                    (*watch).end(&outcome);
+                }
+                Poll::Ready(outcome)
+            }
             // Polled after its end.
             (None, None) => Poll::Pending,
         }

@@ -28,7 +28,7 @@
 //!
 //! - **Every node is probed**, also one that gets no traffic, by the cheapest question there is (`SELECT key FROM system.local`), asked of that
 //!   node only, once, and with a time limit of its own. A probe whose outcome is not what the node's state says is followed by
-//!   another one soon, and a node that the driver has a connection to again is probed at once.
+//!   another one soon, and so is a connection that was made anew.
 //! - **A node has a state**: `Starting` until it has answered, `Up`, `Degraded` or `Down`. Bad news counts at once and good news when it has
 //!   lasted:
 //!
@@ -73,12 +73,16 @@
 //! - while no node is down, at the price of one read of an atomic: what a cluster cannot serve even then, it says itself;
 //! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a batch over
 //!   several, or of a text that names none where the session has none;
+//! - until the cluster says so too: a node that is not reached from here may well be reached by the others, and a coordinator then serves
+//!   all the same. So it takes three requests in a row of the same keyspace, level and datacenter that failed as such do (no node, too few
+//!   replicas, time has run out), since a node is down; and one request every `trial_every` passes then to find out. When one is served, all pass;
 //! - in [`Mode::ReportOnly`], or when the monitor has ended.
 //!
-//! A node counts as up until it is `Down`, so that nothing is refused before the first probes have ended, or on a mere suspicion.
+//! A node is down for that until it answers again, though its state is `Down` for a while longer; and before the first probes have ended
+//! nothing is refused.
 //!
 //! Place it outside of the retry and inside of the deadline; outside of it only what tries another datacenter. Readiness is that of the service
-//! below. It needs `S::Error: From<tower_cassandra::Error>`, which this crate's error and a boxed one are.
+//! below. It needs `S::Error: From<tower_cassandra::Error> + HasErrorKind`, which this crate's error and a boxed one are.
 //!
 //! # Knobs
 //!
@@ -97,6 +101,7 @@
 //! | `on_transition` | function | none |
 //! | `HealthLayer::mode` | refuse or report only | refuse |
 //! | `HealthLayer::min_share` | share of the keyspace | 0: refuses only if nothing can be served |
+//! | `HealthLayer::trial_every` | duration | 1 s |
 //!
 //! So a node that hangs is `Degraded` at most 7 s after, and `Down` at most 2.2 s later, if no request has told of it before; and one is
 //! `Down` within 0.25 s of when the driver has lost the last connection to it. All times are those of a monotonic clock ([`palisade::Instant`]): setting the machine's clock
@@ -132,6 +137,7 @@
 //! [`CircuitBreakerLayer`](palisade::CircuitBreakerLayer).
 
 mod builder;
+mod evidence;
 mod layer;
 mod metrics;
 mod monitor;

@@ -14,6 +14,7 @@ use scylla::{cluster::ClusterState, statement::Consistency};
 use uuid::Uuid;
 
 use super::{
+    evidence::Evidence,
     placement::{Place, Topology},
     servable::{Member, Obstacle, Shortage, Verdict, judge},
     state::NodeState,
@@ -22,20 +23,25 @@ use super::{
 /// For how many combinations of keyspace, level and datacenter it is kept what can be served.
 const VERDICTS: usize = 1_024;
 
+/// How many nodes a message names.
+const NAMED: usize = 8;
+
 /// The current [`View`], and whether it need be looked at.
 #[derive(Debug)]
 pub(super) struct Outlook {
     view: ArcSwap<View>,
     is_clear: AtomicBool,
+    /// What the cluster has said since a node is down.
+    evidence: Cache<Key, Arc<Evidence>>,
 }
 
 /// What is known of the cluster between two changes.
 pub(super) struct View {
     cluster: Option<Arc<ClusterState>>,
     topology: Arc<Topology>,
-    /// As the topology's nodes. A node that was not heard of yet is up, as nothing speaks against it,
+    /// As the topology's nodes. A node that was not heard of yet is up, as nothing speaks against it, and so is one that begins to answer,
     members: Vec<Member>,
-    /// or is not, as nothing speaks for it.
+    /// or is not, until it has answered for a while.
     proven: Vec<Member>,
     judgements: Cache<Key, Arc<Judgement>>,
 }
@@ -57,6 +63,26 @@ pub(super) struct Question<'a> {
     pub(super) consistency: Consistency,
     /// Where it is to be coordinated.
     pub(super) datacenter: Option<&'a str>,
+}
+
+impl<'a> Question<'a> {
+    fn key_ref(&self) -> KeyRef<'a> {
+        let Self { keyspace, consistency, datacenter } = *self;
+        KeyRef { keyspace, consistency: consistency as u16, datacenter }
+    }
+
+    fn key(&self) -> Key {
+        let KeyRef { keyspace, consistency, datacenter } = self.key_ref();
+        Key { keyspace: keyspace.into(), consistency, datacenter: datacenter.map(Into::into) }
+    }
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) state: NodeState,
+    /// Whether it does not answer at this moment, whatever it did before and its state says of that.
+    pub(super) is_gone: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +109,11 @@ impl Equivalent<Key> for KeyRef<'_> {
 
 impl Outlook {
     pub(super) fn new() -> Self {
-        Self { view: ArcSwap::from_pointee(View::empty()), is_clear: AtomicBool::new(true) }
+        Self {
+            view: ArcSwap::from_pointee(View::empty()),
+            is_clear: AtomicBool::new(true),
+            evidence: Cache::new(VERDICTS),
+        }
     }
 
     /// Whether nothing is known to be down. One read of an atomic.
@@ -101,8 +131,18 @@ impl Outlook {
         self.view.load().judge(question)
     }
 
-    /// Takes over how the nodes are. `state` is asked for each node of the cluster; a node that the driver may not ask has none.
-    pub(super) fn set(&self, cluster: &Arc<ClusterState>, state: impl Fn(Uuid) -> Option<NodeState>) {
+    /// What the cluster has said of it since a node is down.
+    pub(super) fn evidence(&self, question: Question<'_>) -> Arc<Evidence> {
+        if let Some(known) = self.evidence.get(&question.key_ref()) {
+            return known;
+        }
+        let evidence = Arc::new(Evidence::default());
+        self.evidence.insert(question.key(), Arc::clone(&evidence));
+        evidence
+    }
+
+    /// Takes over how the nodes are. `look` is asked for each node of the cluster; a node that the driver may not ask has none.
+    pub(super) fn set(&self, cluster: &Arc<ClusterState>, look: impl Fn(Uuid) -> Option<Look>) {
         let before = self.view.load();
         let same_cluster = before.cluster.as_ref().is_some_and(|before| Arc::ptr_eq(before, cluster));
         let topology = if same_cluster {
@@ -110,16 +150,16 @@ impl Outlook {
         } else {
             Topology::renewed(&before.topology, cluster)
         };
-        let member = |up_if: fn(NodeState) -> bool| {
+        let member = |up_if: fn(Look) -> bool| {
             let member = |place: &Place| {
-                let state = state(place.host_id);
-                let up = state.is_none_or(up_if);
-                Member { datacenter: place.datacenter, up, coordinates: state.is_some() && up }
+                let look = look(place.host_id);
+                let up = look.is_none_or(up_if);
+                Member { datacenter: place.datacenter, up, coordinates: look.is_some() && up }
             };
             topology.nodes().iter().map(member).collect::<Vec<_>>()
         };
-        let members = member(|state| state != NodeState::Down);
-        let proven = member(|state| matches!(state, NodeState::Up | NodeState::Degraded));
+        let members = member(|look| !look.is_gone);
+        let proven = member(|look| matches!(look.state, NodeState::Up | NodeState::Degraded));
         if same_cluster && members == before.members && proven == before.proven {
             return;
         }
@@ -128,12 +168,16 @@ impl Outlook {
         let view = View { cluster: Some(Arc::clone(cluster)), topology, members, proven, judgements };
         self.view.store(Arc::new(view));
         self.is_clear.store(is_clear, Relaxed);
+        if is_clear {
+            self.evidence.clear();
+        }
     }
 
     /// Forgets everything: nobody watches any more.
     pub(super) fn clear(&self) {
         self.is_clear.store(true, Relaxed);
         self.view.store(Arc::new(View::empty()));
+        self.evidence.clear();
     }
 }
 
@@ -149,14 +193,11 @@ impl View {
     }
 
     fn judge(&self, question: Question<'_>) -> Option<Arc<Judgement>> {
-        let Question { keyspace, consistency, datacenter } = question;
-        let consistency = consistency as u16;
-        if let Some(known) = self.judgements.get(&KeyRef { keyspace, consistency, datacenter }) {
+        if let Some(known) = self.judgements.get(&question.key_ref()) {
             return Some(known);
         }
         let judgement = Arc::new(self.consider(question, &self.members)?);
-        let key = Key { keyspace: keyspace.into(), consistency, datacenter: datacenter.map(Into::into) };
-        self.judgements.insert(key, Arc::clone(&judgement));
+        self.judgements.insert(question.key(), Arc::clone(&judgement));
         Some(judgement)
     }
 
@@ -186,12 +227,7 @@ impl View {
         let mut text = format!("keyspace {keyspace} cannot be served at {level}: ");
         // Writing to a string does not fail.
         let _ = match verdict.obstacle.as_ref()? {
-            Obstacle::NoCoordinator { datacenter: None } => {
-                write!(text, "no node is up; check the nodes and the network")
-            }
-            Obstacle::NoCoordinator { datacenter: Some(index) } => {
-                write!(text, "no node of datacenter {} is up; check it, or use another one", name(*index))
-            }
+            Obstacle::NoCoordinator { datacenter } => self.no_coordinator(&mut text, *datacenter, name),
             Obstacle::NoReplicas { datacenter } => write!(
                 text,
                 "it has no replicas in datacenter {}; use another datacenter, or alter the keyspace",
@@ -203,6 +239,34 @@ impl View {
             let _ = write!(text, " ({:.1}% of it can be)", (verdict.share * 1_000.0).floor() / 10.0);
         }
         Some(text)
+    }
+
+    fn no_coordinator<'a>(
+        &'a self,
+        text: &mut String,
+        datacenter: Option<usize>,
+        name: impl Fn(usize) -> &'a str,
+    ) -> std::fmt::Result {
+        let advice = match datacenter {
+            None => {
+                text.push_str("no node is up");
+                "check the nodes and the network"
+            }
+            Some(index) => {
+                write!(text, "no node of datacenter {} is up", name(index))?;
+                "check it, or use another one"
+            }
+        };
+        let is_there = |place: &&Place| datacenter.is_none_or(|index| index == place.datacenter);
+        let nodes = || self.topology.nodes().iter().filter(is_there);
+        for (i, place) in nodes().take(NAMED).enumerate() {
+            write!(text, "{}{}", if i == 0 { ": " } else { ", " }, place.address)?;
+        }
+        match nodes().skip(NAMED).count() {
+            0 => {}
+            more => write!(text, " and {more} more")?,
+        }
+        write!(text, "; {advice}")
     }
 
     fn too_few(&self, text: &mut String, shortage: &Shortage) -> std::fmt::Result {

@@ -6,6 +6,7 @@ use palisade::{Instant, breaker::CircuitState};
 
 use super::{
     NodeReport, NodeState, Transition,
+    outlook::Look,
     schedule::Next,
     state::{Change, Event, Machine, Rules},
 };
@@ -45,6 +46,11 @@ impl Record {
 
     pub(super) fn state(&self) -> NodeState {
         self.machine.state()
+    }
+
+    /// How it is, for what can be served.
+    pub(super) fn outlook(&self, rules: &Rules) -> Look {
+        Look { state: self.state(), is_gone: self.machine.is_gone(rules) }
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -229,6 +229,11 @@ impl Machine {
         self.since
     }
 
+    /// Whether it does not answer at this moment. One that begins to is no longer gone, though it is `Down` for a while yet.
+    pub(crate) fn is_gone(&self, rules: &Rules) -> bool {
+        self.connection == Connection::Lost || self.failures >= rules.down_after
+    }
+
     /// Whether the last probe has not said the same as the state does. Another one soon tells which of them is right.
     pub(crate) fn is_in_doubt(&self, rules: &Rules) -> bool {
         match self.state {
@@ -286,7 +291,13 @@ impl Machine {
                 self.failures = self.failures.saturating_add(1);
                 (self.answers, self.good, self.slow) = (0, 0, 0);
             }
-            Event::Connected(true) => self.connection = Connection::Open,
+            Event::Connected(true) => {
+                if self.connection == Connection::Lost {
+                    // It has answered a handshake.
+                    self.failures = 0;
+                }
+                self.connection = Connection::Open;
+            }
             // It may still be on its way.
             Event::Connected(false) if self.connection == Connection::Never => {}
             Event::Connected(false) => {

@@ -127,9 +127,8 @@ impl Task {
         }
         records.retain(|host_id, _| table.find(*host_id).is_some_and(Known::is_enabled));
         self.schedule.set_nodes(records.keys().copied(), now);
-        // Whoever waits for it need not wait for the interval as well.
-        for host_id in &reconnected {
-            self.schedule.bring_forward(host_id, now);
+        for host_id in reconnected {
+            self.schedule.bring_forward(&host_id, now);
         }
         for (host_id, record) in &*records {
             if let Some(wait) = record.node.circuit().retry_after() {
@@ -149,7 +148,9 @@ impl Task {
     /// Lets everybody see how the nodes are. Whoever sees that a node is down sees what can be served without it.
     fn publish(&self, records: &HashMap<Uuid, Record>) {
         if let Some(cluster) = self.cluster.upgrade() {
-            self.shared.outlook.set(&cluster, |host_id| records.get(&host_id).map(Record::state));
+            let rules = &self.shared.settings.rules;
+            let look = |host_id| Some(records.get(&host_id)?.outlook(rules));
+            self.shared.outlook.set(&cluster, look);
         }
         self.shared.version.send_modify(|version| *version += 1);
     }

@@ -11,16 +11,25 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    ledger::Ledger,
+    ledger::{Ledger, Outcome},
     nodes::{Asked, Node, Nodes},
     request::Kind,
 };
 
-/// An attempt.
+/// An attempt that is under way. If it is dropped before it has ended, the attempt was abandoned.
 #[derive(Debug)]
-pub(crate) struct Current {
+pub(crate) struct AttemptGuard {
+    // Always there, but while its work is done.
+    current: Option<Box<Current>>,
+}
+
+/// An attempt. Boxed, since it goes to the thread and comes back with every poll.
+#[derive(Debug)]
+struct Current {
     ledger: Arc<Ledger>,
     number: usize,
+    started: Instant,
+    has_ended: bool,
     kind: Kind,
     datacenter: Option<Arc<str>>,
     nodes: Arc<Nodes>,
@@ -53,12 +62,12 @@ pub(crate) struct Wishes {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Box<Current>>> = const { RefCell::new(None) };
 }
 
 /// Gives the attempt that this thread works at to `then`, which calls nobody else: not a listener, not a subscriber.
 fn with_current<T>(then: impl FnOnce(&mut Current) -> T) -> Option<T> {
-    CURRENT.with_borrow_mut(|current| current.as_mut().map(then))
+    CURRENT.with_borrow_mut(|current| current.as_deref_mut().map(then))
 }
 
 /// Which of its ledger's attempts this thread works at.
@@ -122,36 +131,6 @@ fn unreachable(offer: Option<Offer>) {
 }
 
 impl Current {
-    pub(crate) fn new(
-        ledger: Arc<Ledger>,
-        number: usize,
-        kind: Kind,
-        datacenter: Option<Arc<str>>,
-        nodes: Arc<Nodes>,
-    ) -> Self {
-        Self {
-            ledger,
-            number,
-            kind,
-            datacenter,
-            nodes,
-            is_quick: false,
-            offered: None,
-            seen: SmallVec::new(),
-            asked: None,
-        }
-    }
-
-    /// Does a piece of the attempt's work, such as a poll of it, and comes back.
-    pub(crate) fn work<T>(slot: &mut Option<Self>, work: impl FnOnce() -> T) -> T {
-        // An attempt may be made while another is polled: in what it calls.
-        let before = CURRENT.replace(slot.take());
-        let restore = Restore { slot, before };
-        let done = work();
-        drop(restore);
-        done
-    }
-
     fn asks(&mut self, address: SocketAddr) -> Option<(Offer, bool)> {
         let unoffered = || Some(Offer { node: self.nodes.by_address(address)?, probe: None });
         let offer = self.offered.take().or_else(unoffered);
@@ -165,7 +144,8 @@ impl Current {
     }
 
     /// The attempt has ended.
-    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Error>, now: Instant) {
+    fn end<T>(&mut self, outcome: &Result<T, Error>) {
+        let now = Instant::now();
         match &mut self.asked {
             Some(asked) => asked.end(outcome, now),
             // An error, and the last node that was offered was never asked.
@@ -175,18 +155,84 @@ impl Current {
             }
             None => {}
         }
+        let after = now.saturating_duration_since(self.started);
+        let outcome = match outcome {
+            Ok(_) => Outcome::Succeeded(after),
+            Err(error) => Outcome::Failed(error.kind(), after),
+        };
+        self.has_ended = true;
+        self.ledger.ends(self.number, outcome);
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.ledger.ends(self.number, Outcome::Abandoned(self.started.elapsed()));
+        }
+    }
+}
+
+impl AttemptGuard {
+    /// An attempt that has this number in its ledger, where it began.
+    pub(crate) fn new(
+        ledger: Arc<Ledger>,
+        number: usize,
+        started: Instant,
+        kind: Kind,
+        datacenter: Option<Arc<str>>,
+        nodes: Arc<Nodes>,
+    ) -> Self {
+        let current = Current {
+            ledger,
+            number,
+            started,
+            has_ended: false,
+            kind,
+            datacenter,
+            nodes,
+            is_quick: false,
+            offered: None,
+            seen: SmallVec::new(),
+            asked: None,
+        };
+        Self { current: Some(Box::new(current)) }
     }
 
-    /// The node that is asked.
+    /// Does a piece of the attempt's work, such as a poll of it, and comes back. A request that the driver begins meanwhile belongs
+    /// to this attempt.
+    pub(crate) fn work<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        // An attempt may be made while another is polled: in what it calls.
+        let before = CURRENT.replace(self.current.take());
+        let restore = Restore { slot: &mut self.current, before };
+        let done = work();
+        drop(restore);
+        done
+    }
+
+    /// Closes the entry.
+    pub(crate) fn end<T>(&mut self, outcome: &Result<T, Error>) {
+        if let Some(current) = &mut self.current {
+            current.end(outcome);
+        }
+    }
+
+    /// The address that the driver asks, once it has chosen one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        let current = self.current.as_ref()?;
+        current.ledger.node(current.number)
+    }
+
+    /// The node that the driver asks, where it is known.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
-        self.asked.as_ref().map(Asked::node)
+        self.current.as_ref()?.asked.as_ref().map(Asked::node)
     }
 }
 
 /// Puts things back where they were, also when the work panics.
 struct Restore<'a> {
-    slot: &'a mut Option<Current>,
-    before: Option<Current>,
+    slot: &'a mut Option<Box<Current>>,
+    before: Option<Box<Current>>,
 }
 
 impl Drop for Restore<'_> {
@@ -208,7 +254,6 @@ mod tests {
     use super::*;
     use crate::{
         error::ErrorKind,
-        ledger::AttemptGuard,
         nodes::{Rules, tests::node},
     };
 

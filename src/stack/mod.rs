@@ -51,7 +51,7 @@
 //! | `coalesce` | off | a flight with all its attempts is shared; each caller has passed the limits |
 //! | *[around repeats](StackBuilder::around_repeats)* | | sees what is really asked of the cluster, once for all attempts |
 //! | `failover` | off | chooses the datacenter for all attempts of a call; on as soon as `remotes` names one |
-//! | `health` | on | refuses at once what the nodes cannot serve, before it is tried and repeated |
+//! | `health` | on | refuses at once what the nodes cannot serve, once the cluster has said so, before it is tried and repeated |
 //! | `retry` | 3 attempts | repeats what went wrong in any of the parts below |
 //! | `hedge` | on | takes from the same budget; each of two attempts has all of the parts below |
 //! | *[around attempts](StackBuilder::around_attempts)* | | sees each attempt, and what refused it |

@@ -97,7 +97,7 @@ impl Parts {
         let shed = shed(config).map_err(|error| error.in_section("shed"))?;
         let adaptive = adaptive(config).map_err(|error| error.in_section("adaptive"))?;
         // The last, since they begin to work at once.
-        let failover = match (failover(config, &budget)?, given.cassandra) {
+        let failover = match (failover(config)?, given.cassandra) {
             (Some(builder), Some(cassandra)) => Some(builder.build(cassandra).map_err(in_failover)?),
             _ => None,
         };
@@ -139,7 +139,7 @@ impl Parts {
 }
 
 /// `None` if there is nowhere to go.
-fn failover(config: &StackConfig, budget: &Budget) -> Result<Option<FailoverBuilder>, ConfigError> {
+fn failover(config: &StackConfig) -> Result<Option<FailoverBuilder>, ConfigError> {
     let section = &config.failover;
     let mut builder = FailoverLayer::builder()
         .min_servable(section.min_servable)
@@ -148,10 +148,8 @@ fn failover(config: &StackConfig, budget: &Budget) -> Result<Option<FailoverBuil
         .ramp(section.ramp)
         .hold(section.hold)
         .allow_serial(section.allow_serial);
-    // It is the retry that pays in.
-    if config.retry.enabled {
-        builder = builder.budget(budget.clone());
-    }
+    // No budget: a call is sent elsewhere once at most, where it would go to anyhow as soon as it is known that this datacenter is lost.
+    // The retries of that moment have spent the budget, and calls would fail for that.
     for remote in &section.remotes {
         builder = builder.remote(remote.as_str());
     }

@@ -27,10 +27,11 @@ use super::*;
 use crate::{
     error::{Error, ErrorKind, HasErrorKind},
     idempotence::analyze,
-    ledger::{AttemptGuard, Ledger},
+    ledger::Ledger,
     nodes::{Availability, Nodes, Rules},
     request::{Kind, Request},
     response::Response,
+    routing::current::AttemptGuard,
 };
 
 const SELECT: &str = "SELECT name FROM app.users WHERE id = 7";

@@ -179,8 +179,9 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     let profile = ExecutionProfile::builder().consistency(Consistency::One).build();
     with_profile.set_execution_profile_handle(Some(profile.into_handle()));
     let with_profile = Request::bound(with_profile.bind(&(1,)).unwrap());
+    let layer = || monitor.layer().trial_every(Duration::from_secs(3_600));
     let guarded = |layer| Client::new(ServiceBuilder::new().layer(layer).service(cassandra.clone())).boxed();
-    let (refusing, reporting) = (guarded(monitor.layer()), guarded(monitor.layer().mode(Mode::ReportOnly)));
+    let (refusing, reporting) = (guarded(layer()), guarded(layer().mode(Mode::ReportOnly)));
     let quorum = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
     let one = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::One);
     refusing.execute(quorum(), (1,)).await.unwrap();
@@ -225,6 +226,12 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
         assert!(!readiness.ready && readiness.share < 1e-9, "{readiness:?}");
         assert!(ready("faults", Consistency::One).ready);
 
+        // The others may well see what is not seen from here, so that they are asked first.
+        for _ in 0..3 {
+            let asked =
+                refusing.execute(quorum().timeout(Duration::from_millis(300)), (1,)).await.unwrap_err();
+            assert!(!asked.class().is_refused_here() && asked.attempts().unwrap().len() == 1, "{asked}");
+        }
         let began = Instant::now();
         let error = refusing.execute(quorum(), (1,)).await.unwrap_err();
         assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
@@ -244,14 +251,20 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
         assert!(down.iter().all(|node| text.contains(node)), "{text}");
         assert_eq!(readiness.reason, Some(text));
         refusing.execute(one().timeout(Duration::from_secs(5)), (1,)).await.unwrap();
-        // So is the level that a statement has by a profile of its own, wherever that leads it.
-        let passing = ServiceBuilder::new().layer(monitor.layer()).service(cassandra.clone());
+        // So is the level that a statement has by a profile of its own, wherever that leads it. The session's is refused.
+        let of_session = || Statement::new("SELECT v FROM faults.t WHERE k = ?");
+        for _ in 0..3 {
+            refusing.execute(of_session().timeout(Duration::from_millis(300)), (1,)).await.unwrap_err();
+        }
+        let refused = refusing.execute(of_session(), (1,)).await.unwrap_err();
+        assert!(refused.class().is_refused_here(), "{refused}");
+        let passing = ServiceBuilder::new().layer(layer()).service(cassandra.clone());
         if let Err(error) = passing.oneshot(with_profile.with_timeout(Duration::from_secs(1))).await {
             assert!(!error.class().is_refused_here(), "{error}");
         }
         // Whoever is refused holds no place of those below, and a boxed error is the same one.
         let limited = ServiceBuilder::new()
-            .layer(monitor.layer())
+            .layer(layer())
             .layer(box_errors())
             .concurrency_limit(1)
             .service(cassandra.clone());
@@ -265,6 +278,28 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     }
     until("ready again", Duration::from_secs(20), || ready("faults", Consistency::All).ready).await;
     refusing.execute(quorum().timeout(Duration::from_secs(5)), (1,)).await.unwrap();
+}
+
+/// The nodes go on, and nobody has noticed yet.
+#[tokio::test]
+async fn what_is_taken_for_down_is_asked_all_the_same_and_served() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let monitor = settings().start(&cassandra).unwrap();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let client = Client::new(ServiceBuilder::new().layer(monitor.layer()).service(cassandra));
+    let read = || {
+        let read = Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
+        client.execute(read.timeout(Duration::from_secs(5)), (1,))
+    };
+    read().await.unwrap();
+    let paused = [2, 3].map(|node| ring.cluster.paused(node).unwrap());
+    for node in [2, 3] {
+        until_state(&monitor, address(&ring, node), NodeState::Down, Duration::from_secs(10)).await;
+    }
+    assert_eq!(monitor.share(None, "faults", Consistency::Quorum), Some(0.0));
+    drop(paused);
+    read().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -287,3 +287,26 @@ proptest! {
         prop_assert_eq!(told.machine.state(), Up);
     }
 }
+
+#[test]
+fn a_node_that_answers_again_is_no_longer_gone_while_it_is_down_for_a_while_yet() {
+    let mut told = Told::up();
+    let is_gone = |told: &Told| (told.machine.state(), told.machine.is_gone(&told.rules));
+    assert_eq!(is_gone(&told), (Up, false));
+    told.at(10_000, FAILED);
+    assert_eq!(is_gone(&told), (Degraded, false));
+    told.at(11_000, FAILED);
+    assert_eq!(is_gone(&told), (Down, true));
+    told.at(12_000, OK);
+    assert_eq!(is_gone(&told), (Down, false));
+    told.at(12_001, FAILED).at(12_002, FAILED);
+    assert_eq!(is_gone(&told), (Down, true));
+    // A new connection has seen an answer too, whatever probes have failed without one.
+    told.at(20_000, Event::Connected(false)).at(21_000, FAILED).at(22_000, FAILED);
+    assert_eq!(is_gone(&told), (Down, true));
+    told.at(23_000, Event::Connected(true));
+    assert_eq!(is_gone(&told), (Down, false));
+    // That it is connected is told again and again, and forgives a failed probe no second time.
+    told.at(23_100, FAILED).at(23_200, Event::Connected(true)).at(23_300, FAILED);
+    assert_eq!(is_gone(&told), (Down, true));
+}
