@@ -71,7 +71,7 @@ impl Source for Cluster {
 
     fn can_serve(&self, active: usize) -> Vec<bool> {
         let cluster = self.cassandra.session().get_cluster_state();
-        let keyspaces: Vec<&str> = if self.keyspaces.is_empty() {
+        let mut keyspaces: Vec<&str> = if self.keyspaces.is_empty() {
             let is_shared = |strategy| {
                 self.datacenters.iter().filter(|(name, _)| is_placed_in(strategy, name)).take(2).count() == 2
             };
@@ -82,6 +82,14 @@ impl Source for Cluster {
         } else {
             self.keyspaces.iter().map(String::as_str).collect()
         };
+        // Those with the same replicas are served alike, and there may be hundreds of them.
+        let mut placed = Vec::new();
+        keyspaces.retain(|keyspace| {
+            let known = cluster.get_keyspace(keyspace).map(|known| (&known.strategy, known.tablet_based));
+            let is_new = known.is_some_and(|known| !placed.contains(&known));
+            placed.extend(known.filter(|_| is_new));
+            is_new
+        });
         let look = self.servability.look(Arc::clone(&cluster), self.cassandra.nodes());
         let can_serve = |(index, (name, level)): (usize, &(Arc<str>, Consistency))| {
             let surely = index != active;

@@ -32,7 +32,8 @@
 //!   the first of the others that is well becomes the active one. It stays that until it cannot serve, or the local one is back.
 //! - **Whether a datacenter can serve** is worked out from the ring, as a coordinator does: of each keyspace that counts, the
 //!   replicas of at least `min_servable` of the token ranges have to be enough for the level. A node is up if the driver has a connection
-//!   to it and, where a [health monitor](crate::health) probes, if its circuit is closed. That is looked at every `look_every`.
+//!   to it and, where a [health monitor](crate::health) probes, if it is not ejected; to go to a datacenter, or back, its circuit has to be
+//!   closed besides. What a filter of the driver's excludes counts as a replica that is up. That is looked at every `look_every`.
 //! - **A call that failed is sent once more, elsewhere**, if its class and idempotence permit that, there is time left, and the
 //!   `budget` pays. So calls succeed from the first moment on, before it is known that a datacenter is gone.
 //! - **What fails counts** if another datacenter may do better: nobody is reached, time runs out (also if the caller gives up at the
@@ -42,6 +43,8 @@
 //!   idempotent, then more and more, and everything after `ramp`. A failed trial costs its caller nothing but time. If `failures` in a row
 //!   come of it, or if it has to be left again soon after, the next wait is twice as long, up to eight times. Between any two switches is at
 //!   least `hold`.
+//! - **What the active one cannot serve**, since the keyspace has no replicas there or the level is not mapped, is sent to the first
+//!   other one that is well and can.
 //! - **What is not served elsewhere** stays in the local datacenter whatever happens, and if it fails, its error says why: a level that
 //!   counts replicas of all datacenters (unless `remote_with` maps it); a keyspace without replicas there; schema changes, `TRUNCATE` and
 //!   permissions; lightweight transactions and serial reads (unless [`allow_serial`](FailoverBuilder::allow_serial)). What names its

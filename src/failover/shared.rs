@@ -140,8 +140,14 @@ impl Shared {
         if is_trial {
             return HERE;
         }
-        let datacenter = route.active();
-        self.level_at(request, datacenter).map_or(HERE, |level| Choice { datacenter, level })
+        // What the active one has no part of may be served by another, of which the local one comes first.
+        let others = || (0..self.datacenters.len()).filter(|other| route.is_refuge(*other));
+        std::iter::once(route.active())
+            .chain(others())
+            .find_map(|datacenter| {
+                Some(Choice { datacenter, level: self.level_at(request, datacenter).ok()? })
+            })
+            .unwrap_or(HERE)
     }
 
     /// The request as the datacenter is to serve it.
@@ -189,15 +195,13 @@ impl Shared {
         use palisade::{Classified, HasDeadline, Repeat, Why};
 
         let route = self.route();
-        let Some(to) = (0..self.datacenters.len()).find(|to| *to != datacenter && route.is_refuge(*to))
-        else {
-            return Verdict::Stays(None);
+        let refuges = || (0..self.datacenters.len()).filter(|to| *to != datacenter && route.is_refuge(*to));
+        let able = refuges().find_map(|to| Some((to, self.level_at(request, to).ok()?)));
+        let Some((to, level)) = able else {
+            let why = |to: usize| Some(self.level_at(request, to).err()?.because(&self.datacenters[to].name));
+            return Verdict::Stays(refuges().next().and_then(why));
         };
         let name = &self.datacenters[to].name;
-        let level = match self.level_at(request, to) {
-            Ok(level) => level,
-            Err(stays) => return Verdict::Stays(Some(stays.because(name))),
-        };
         let Some(repeat) = request.repeat(Why::Retry(error.class())) else {
             let note = format!(
                 "not sent to datacenter {name}: it may have been applied, and is not known to be idempotent; find out, or \
@@ -300,13 +304,17 @@ impl Tells {
         match class.fault() {
             // A breaker further in, which may have a circuit for each datacenter.
             _ if matches!(error.rejection(), Some(Rejection::CircuitOpen { .. })) => Self::Refused,
-            // A health layer further in.
-            _ if class.is_refused_here() && error.kind() == ErrorKind::Unavailable => Self::Refused,
+            // A health layer further in, which knows that nothing of the keyspace can be served there.
+            _ if class.is_refused_here() && error.kind() == ErrorKind::Unavailable => Self::Trouble,
             // So many attempts are overdue at each node there that no more can be made.
-            _ if error.kind() == ErrorKind::ConnectionFull => Self::Trouble,
+            _ if class.is_refused_here() && error.kind() == ErrorKind::ConnectionFull => Self::Trouble,
             _ if class.is_refused_here() => Self::Nothing,
             Fault::Unreachable => Self::Trouble,
             Fault::Server if class.may_do_elsewhere() => Self::Trouble,
+            // Too much is under way on a connection, or too many answers were overdue on one that was torn down: that is no answer.
+            Fault::Overload if matches!(error.kind(), ErrorKind::ConnectionFull | ErrorKind::Unreachable) => {
+                Self::Nothing
+            }
             Fault::Server | Fault::Overload => Self::Answer,
             _ => Self::Nothing,
         }
@@ -327,7 +335,7 @@ pub(super) async fn watch(shared: Weak<Shared>, every: Duration, mut changes: wa
 #[cfg(test)]
 mod tests {
     use palisade::{Classified, TimeoutScope};
-    use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+    use scylla::errors::{BrokenConnectionErrorKind, DbError, ExecutionError, RequestAttemptError};
 
     use super::*;
 
@@ -337,6 +345,11 @@ mod tests {
 
     fn database(error: DbError) -> Error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, String::new())).into()
+    }
+
+    fn torn_down() -> Error {
+        let cause = BrokenConnectionErrorKind::TooManyOrphanedStreamIds(1_025);
+        ExecutionError::LastAttemptError(RequestAttemptError::BrokenConnectionError(cause.into())).into()
     }
 
     #[test]
@@ -352,17 +365,20 @@ mod tests {
             ExecutionError::RequestTimeout(wait).into(),
             Rejection::timed_out(TimeoutScope::Attempt, wait).into(),
             Error::full(),
+            Error::unservable("by a health layer"),
         ] {
             assert_eq!(tells(&error), Tells::Trouble, "{error}");
         }
         assert_eq!(tells(&Rejection::circuit_open(None).into()), Tells::Refused);
-        assert_eq!(tells(&Error::unservable("by a health layer")), Tells::Refused);
         assert_eq!(tells(&database(DbError::Overloaded)), Tells::Answer);
         for error in [
             database(DbError::SyntaxError),
             Rejection::Draining.into(),
             Rejection::rate_limited(None).into(),
             Rejection::timed_out(TimeoutScope::Queue, wait).into(),
+            // The driver has torn a connection down on which nobody has answered for long.
+            torn_down(),
+            ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId).into(),
         ] {
             assert_eq!(tells(&error), Tells::Nothing, "{error}");
         }

@@ -54,7 +54,11 @@ impl Source for Said {
     }
 
     fn has_replicas(&self, keyspace: &str, datacenter: &str) -> bool {
-        keyspace != "home" || datacenter == "dc1"
+        match keyspace {
+            "home" => datacenter == "dc1",
+            "far" => datacenter != "dc2",
+            _ => true,
+        }
     }
 
     fn can_serve(&self, _: usize) -> Vec<bool> {
@@ -348,6 +352,41 @@ async fn a_keyspace_without_replicas_elsewhere_is_served_locally_whatever_happen
     assert!(error.to_string().contains("keyspace home has no replicas there; add them"), "{error}");
     bench.send(Request::text("SELECT v FROM t WHERE k = 1")).await.unwrap();
     assert_eq!(bench.asked(), ["dc2"]);
+}
+
+#[tokio::test]
+async fn what_the_active_datacenter_has_no_replicas_of_is_served_by_another_that_has() {
+    let bench = bench(With::default());
+    let far = || Request::text("SELECT v FROM far.t WHERE k = 1");
+    bench.fails("dc1", Script::Fail(unreachable));
+    bench.send(far()).await.unwrap();
+    assert_eq!(bench.asked(), ["session", "dc3"]);
+    bench.down(&[0]);
+    assert_eq!(bench.active(), "dc2");
+    bench.send(far()).await.unwrap();
+    assert_eq!(bench.asked(), ["dc3"]);
+    // What is held is held, and what is well again comes first.
+    bench.layer.handle().hold("dc2").unwrap();
+    bench.send(far()).await.unwrap_err();
+    assert_eq!(bench.asked(), ["session"]);
+    bench.layer.handle().release();
+    bench.leaf.fails.lock().unwrap().clear();
+    bench.down(&[]);
+    assert_eq!(bench.active(), "dc2");
+    bench.send(far()).await.unwrap();
+    assert_eq!(bench.asked(), ["session"]);
+}
+
+#[tokio::test]
+async fn a_datacenter_of_which_a_health_layer_says_that_it_cannot_serve_is_left() {
+    let budget = Budget::builder().ratio(0.0).reserve_per_second(0.0).burst(1).build().unwrap();
+    let bench = bench(With { budget: Some(budget), ..With::default() });
+    bench.fails("dc1", Script::Fail(|| Error::unservable("no replica is up")));
+    for _ in 0..3 {
+        let _ = bench.send(read()).await;
+    }
+    assert_eq!(bench.active(), "dc2");
+    bench.send(read()).await.unwrap();
 }
 
 #[tokio::test]

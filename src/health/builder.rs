@@ -124,7 +124,7 @@ impl HealthMonitorBuilder {
 
     /// Starts monitoring, by a task of the present tokio runtime, until [`HealthMonitor::stop`] or until nothing of the session is left.
     ///
-    /// A session has one monitor: with two of them, requests are used as probes again as soon as one stops.
+    /// A session has one monitor: with two of them, each node is probed twice.
     ///
     /// # Errors
     ///

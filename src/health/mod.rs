@@ -72,8 +72,8 @@
 //! nothing was applied. A request passes
 //!
 //! - while no node is down, at the price of one read of an atomic: what a cluster cannot serve even then, it says itself;
-//! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a statement that is
-//!   not prepared, or has no bind marker;
+//! - if a part of its keyspace can be served (see [`HealthLayer::min_share`]), or its keyspace is not known, as that of a batch over
+//!   several, or of a text that names none where the session has none;
 //! - until the cluster says so too: a node that is not reached from here may well be reached by the others, and a coordinator then serves
 //!   all the same. So it takes three requests in a row of the same keyspace, level and datacenter that failed as such do (no node, too few
 //!   replicas, time has run out), since a node is down; and one request every `trial_every` passes then to find out. When one is served, all pass;

@@ -293,9 +293,6 @@ impl Shared {
     pub(super) fn ended(&self) {
         self.is_running.store(false, Relaxed);
         self.outlook.clear();
-        if let Some(cassandra) = self.cassandra.upgrade() {
-            cassandra.nodes.set_probed(false);
-        }
         drop(self.transitions.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.version.send_modify(|version| *version += 1);
     }

@@ -120,6 +120,10 @@ impl Topology {
         let placement = Arc::new(placement);
         let placed = Placed { strategy: strategy.clone(), has_tablets, placement: Arc::clone(&placement) };
         let mut placements = self.placements();
+        // Others may have done the same meanwhile, and copies would leave less room.
+        if let Some(placed) = placements.iter().find(is_same) {
+            return Some(Arc::clone(&placed.placement));
+        }
         placements.push_back(placed);
         if placements.len() > STRATEGIES {
             placements.pop_front();

@@ -8,10 +8,10 @@ use scylla::{
 };
 
 use super::{
-    placement::Topology,
+    placement::{Place, Topology},
     servable::{Member, Obstacle, judge},
 };
-use crate::nodes::{Node, Nodes};
+use crate::nodes::{Known, Node, Nodes};
 
 /// Keeps what is worked out of the ring, since that seldom changes.
 #[derive(Debug, Default)]
@@ -31,18 +31,25 @@ pub(crate) struct Look {
 
 impl Servability {
     /// Looks at the nodes. One is up as long as the driver has a connection to it and, where somebody probes, it is not ejected; it is sound
-    /// if its circuit is closed besides. Where nobody probes a circuit is closed by traffic only, and tells nothing where there is none.
+    /// if its circuit is closed besides. Where nobody probes a circuit is closed by traffic only, and tells nothing where there is none. What
+    /// a filter keeps the driver from is up, as far as anybody knows, and cannot coordinate.
     pub(crate) fn look(&self, cluster: Arc<ClusterState>, nodes: &Nodes) -> Look {
         let topology = self.topology(&cluster);
-        let is_probed = nodes.is_probed();
+        let (is_probed, table) = (nodes.is_probed(), nodes.table());
         let members = |is_well: fn(&Node) -> bool| {
-            let is_up = |driver: &DriverNode| {
-                let is_well = || nodes.get(driver.host_id).is_none_or(|node| !is_probed || is_well(&node));
-                driver.is_connected() && is_well()
+            let is_up = |driver: &DriverNode, known: Option<&Known>| {
+                driver.is_connected() && known.is_none_or(|known| !is_probed || is_well(&known.node))
             };
-            let member = |place: &super::placement::Place| {
-                let up = cluster.get_node_by_host_id(place.host_id).is_some_and(|driver| is_up(driver));
-                Member { datacenter: place.datacenter, up, coordinates: up }
+            let member = |place: &Place| {
+                let (datacenter, known) = (place.datacenter, table.find(place.host_id));
+                let Some(driver) = cluster.get_node_by_host_id(place.host_id) else {
+                    return Member { datacenter, up: false, coordinates: false };
+                };
+                if !driver.is_enabled() && !known.is_some_and(Known::is_enabled) {
+                    return Member { datacenter, up: true, coordinates: false };
+                }
+                let up = is_up(driver, known);
+                Member { datacenter, up, coordinates: up }
             };
             topology.nodes().iter().map(member).collect()
         };
@@ -81,10 +88,10 @@ impl Look {
         (!matches!(verdict.obstacle, Some(Obstacle::NoReplicas { .. }))).then_some(verdict.share)
     }
 
-    /// Whether any node of this datacenter is up, or sound.
+    /// Whether any node of this datacenter that can coordinate is up, or sound.
     pub(crate) fn is_up(&self, datacenter: &str, surely: bool) -> bool {
         let near = self.topology.datacenter(datacenter);
-        self.members(surely).iter().any(|member| member.up && Some(member.datacenter) == near)
+        self.members(surely).iter().any(|member| member.coordinates && Some(member.datacenter) == near)
     }
 
     fn members(&self, surely: bool) -> &[Member] {

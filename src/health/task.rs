@@ -23,7 +23,10 @@ use super::{
     schedule::{Next, Schedule},
     transitions::Callbacks,
 };
-use crate::{nodes::Known, service};
+use crate::{
+    nodes::{Known, Probing},
+    service,
+};
 
 /// The driver does not tell when a connection is lost, so that somebody has to look.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -37,11 +40,11 @@ pub(super) struct Task {
     metrics: Metrics,
     callbacks: Callbacks,
     cluster: Weak<ClusterState>,
+    _probing: Probing,
 }
 
 impl Task {
     pub(super) fn new(shared: Arc<Shared>, callbacks: Callbacks, cassandra: &Arc<service::Shared>) -> Self {
-        cassandra.nodes.set_probed(true);
         let mut task = Self {
             schedule: Schedule::new(shared.settings.timing),
             shared,
@@ -50,6 +53,7 @@ impl Task {
             metrics: Metrics::default(),
             callbacks,
             cluster: Weak::new(),
+            _probing: cassandra.nodes.probing(),
         };
         task.look(cassandra, Instant::now());
         task

@@ -43,7 +43,7 @@ pub use self::node::{Availability, Figures, Node};
 use self::rules::Shared;
 pub(crate) use self::{
     node::{Asked, Standing},
-    rules::{Rules, SlowStart},
+    rules::{Probing, Rules, SlowStart},
 };
 
 /// The nodes of a session's cluster.
@@ -153,9 +153,9 @@ impl Nodes {
         self.version.subscribe()
     }
 
-    /// Sets whether somebody probes nodes whose circuit is open. Where nobody does, traffic does.
-    pub(crate) fn set_probed(&self, is_probed: bool) {
-        self.shared.set_probed(is_probed);
+    /// Says that somebody probes nodes whose circuit is open, until what is returned is dropped. Where nobody does, traffic does.
+    pub(crate) fn probing(&self) -> Probing {
+        Probing::begin(&self.shared)
     }
 
     /// Sets which nodes the driver is kept from for a moment, to connect anew.

@@ -1,7 +1,10 @@
 //! When is a node taken for sick, and how does it come back?
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -117,21 +120,18 @@ impl Rules {
 pub(super) struct Shared {
     pub(super) rules: Rules,
     full: AtomicU32,
-    is_probed: AtomicBool,
+    // How many probe nodes.
+    probers: AtomicU32,
 }
 
 impl Shared {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, full: AtomicU32::new(0), is_probed: AtomicBool::new(false) }
+        Self { rules, full: AtomicU32::new(0), probers: AtomicU32::new(0) }
     }
 
     /// Whether somebody probes nodes, so that traffic need not.
     pub(super) fn is_probed(&self) -> bool {
-        self.is_probed.load(Relaxed)
-    }
-
-    pub(super) fn set_probed(&self, is_probed: bool) {
-        self.is_probed.store(is_probed, Relaxed);
+        self.probers.load(Relaxed) > 0
     }
 
     /// One more node is full, or one less.
@@ -149,9 +149,38 @@ impl Shared {
     }
 }
 
+/// Somebody probes nodes, as long as it lives. One who begins before another has ended is not ended with him.
+#[derive(Debug)]
+pub(crate) struct Probing(Arc<Shared>);
+
+impl Probing {
+    pub(super) fn begin(shared: &Arc<Shared>) -> Self {
+        shared.probers.fetch_add(1, Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.0.probers.fetch_sub(1, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_are_probed_until_the_last_of_those_who_do_has_ended() {
+        let shared = Arc::new(Shared::new(Rules::default()));
+        assert!(!shared.is_probed());
+        let before = Probing::begin(&shared);
+        let after = Probing::begin(&shared);
+        drop(before);
+        assert!(shared.is_probed());
+        drop(after);
+        assert!(!shared.is_probed());
+    }
 
     #[test]
     fn traffic_comes_back_slowly_and_all_of_it() {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::{
     node::{Asked, Node, Standing},
-    rules::{Rules, Shared, SlowStart},
+    rules::{Probing, Rules, Shared, SlowStart},
 };
 use crate::error::{Error, ErrorKind};
 
@@ -288,7 +288,7 @@ fn new_connections_owe_nothing_and_start_slowly() {
 fn a_node_is_ejected_while_its_circuit_is_open_and_comes_back_slowly() {
     let slow_start = SlowStart { lasts: Duration::from_secs(4) };
     let bench = Bench::new(Rules { slow_start, ..Rules::default() });
-    bench.node.shared().set_probed(true);
+    let _probing = Probing::begin(bench.node.shared());
     bench.node.circuit().trip();
     bench.node.eject(true);
     assert_eq!(bench.standing(1_000), Standing::Ejected);

@@ -28,6 +28,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use palisade::{HasDeadline, HasPriority, Idempotence, Instant, Priority, Repeat, Why};
 use scylla::{
+    client::execution_profile::ExecutionProfile,
     response::PagingState,
     statement::{
         Consistency, SerialConsistency,
@@ -306,10 +307,14 @@ impl Request {
         self.name.keyspace()
     }
 
-    /// The consistency level, if it is not the session's: the request's own, or that of a statement of the caller's.
+    /// The consistency level, if it is not the session's: the request's own, or that of a statement of the caller's or of the profile that
+    /// this carries.
     pub(crate) fn stated_consistency(&self) -> Option<Consistency> {
         self.options.consistency.or_else(|| match &self.operation {
-            Operation::Bound { bound, .. } => bound.prepared().get_consistency(),
+            Operation::Bound { bound, .. } => {
+                let of_profile = || Some(self.profile()?.get_consistency());
+                bound.prepared().get_consistency().or_else(of_profile)
+            }
             Operation::Batch { batch, .. } => batch.get_consistency(),
             Operation::Prepare { .. } | Operation::Text { .. } => None,
         })
@@ -318,10 +323,23 @@ impl Request {
     /// The same for the serial consistency level.
     pub(crate) fn stated_serial_consistency(&self) -> Option<SerialConsistency> {
         self.options.serial_consistency.or_else(|| match &self.operation {
-            Operation::Bound { bound, .. } => bound.prepared().get_serial_consistency(),
+            Operation::Bound { bound, .. } => {
+                let of_profile = || self.profile()?.get_serial_consistency();
+                bound.prepared().get_serial_consistency().or_else(of_profile)
+            }
             Operation::Batch { batch, .. } => batch.get_serial_consistency(),
             Operation::Prepare { .. } | Operation::Text { .. } => None,
         })
+    }
+
+    /// The execution profile that a statement of the caller's carries.
+    fn profile(&self) -> Option<ExecutionProfile> {
+        match &self.operation {
+            Operation::Bound { bound, .. } => {
+                Some(bound.prepared().get_execution_profile_handle()?.to_profile())
+            }
+            _ => None,
+        }
     }
 
     /// The time limit that the caller set for this request, in place of the stack's.

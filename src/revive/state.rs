@@ -131,11 +131,12 @@ impl<K: Eq + Hash + Copy> Missing<K> {
         node.step = Step::KnockAt(now + jittered(wait, chance));
     }
 
-    /// When something is due next; `None` if nothing is, or a knock has to end first.
-    pub(super) fn next(&self) -> Option<Instant> {
+    /// When something is due next, told whether a knock may begin; `None` if nothing is, or a knock has to end first.
+    pub(super) fn next(&self, may_knock: bool) -> Option<Instant> {
         let due = self.nodes.values().filter_map(|node| match node.step {
-            Step::KnockAt(at) | Step::ReconnectAt(at) => Some(at),
-            Step::Knocking(_) => None,
+            Step::KnockAt(at) if may_knock => Some(at),
+            Step::ReconnectAt(at) => Some(at),
+            Step::KnockAt(_) | Step::Knocking(_) => None,
         });
         due.min()
     }
@@ -178,17 +179,17 @@ mod tests {
         let (mut missing, now) = (Missing::new(), Instant::now());
         missing.look([('a', true), ('b', true)], now);
         assert!(missing.is_empty());
-        assert_eq!((missing.next(), missing.knock(now + ms(60_000))), (None, None));
+        assert_eq!((missing.next(true), missing.knock(now + ms(60_000))), (None, None));
     }
 
     #[test]
     fn a_node_is_knocked_at_when_it_has_been_missing_for_half_a_second() {
         let (mut missing, now) = missing(true);
-        assert_eq!((missing.next(), missing.knock(now + ms(499))), (Some(now + ms(500)), None));
+        assert_eq!((missing.next(true), missing.knock(now + ms(499))), (Some(now + ms(500)), None));
         assert_eq!(missing.knock(now + ms(500)), Some('a'));
-        assert_eq!((missing.next(), missing.knock(now + ms(900))), (None, None), "not twice at once");
+        assert_eq!((missing.next(true), missing.knock(now + ms(900))), (None, None), "not twice at once");
         missing.knocked('a', false, now + ms(510), MIDDLE);
-        assert_eq!(missing.next(), Some(now + ms(760)));
+        assert_eq!(missing.next(true), Some(now + ms(760)));
         assert_eq!(missing.missing_for('a', now + ms(760)), ms(760));
     }
 
@@ -200,7 +201,7 @@ mod tests {
         assert!(missing.is_empty() && missing.due(now + ms(60_000)).is_empty());
         // What is lost once more begins anew.
         missing.look([('a', false), ('b', true)], now + ms(700));
-        assert_eq!(missing.next(), Some(now + ms(1_200)));
+        assert_eq!(missing.next(true), Some(now + ms(1_200)));
     }
 
     #[test]
@@ -214,7 +215,7 @@ mod tests {
         // Or it comes back before the knock has ended.
         missing.look([('a', false), ('b', true)], now + ms(530));
         missing.knocked('a', true, now + ms(540), MIDDLE);
-        assert_eq!(missing.next(), Some(now + ms(1_030)));
+        assert_eq!(missing.next(true), Some(now + ms(1_030)));
     }
 
     #[test]
@@ -234,7 +235,7 @@ mod tests {
                 while let Some(node) = missing.knock(now) {
                     missing.knocked(node, false, now, MIDDLE);
                 }
-                assert_eq!(missing.next(), Some(now + ms(expected)), "{seconds} s, {is_b_connected}");
+                assert_eq!(missing.next(true), Some(now + ms(expected)), "{seconds} s, {is_b_connected}");
             }
         }
     }
@@ -246,11 +247,11 @@ mod tests {
             let now = begin + ms(500);
             missing.knock(now);
             missing.knocked('a', false, now, chance);
-            assert_eq!(missing.next(), Some(now + ms(pause)));
+            assert_eq!(missing.next(true), Some(now + ms(pause)));
             let now = now + ms(pause);
             missing.knock(now);
             missing.knocked('a', true, now, chance);
-            assert_eq!(missing.next(), Some(now + ms(grace)));
+            assert_eq!(missing.next(true), Some(now + ms(grace)));
         }
     }
 
@@ -273,14 +274,14 @@ mod tests {
             assert_eq!(missing.due(now), ['a']);
             missing.tried('a', Tried::Done, now, MIDDLE);
             assert!(missing.due(now).is_empty());
-            assert_eq!((missing.knock(now + ms(wait - 1)), missing.next()), (None, Some(now + ms(wait))));
+            assert_eq!((missing.knock(now + ms(wait - 1)), missing.next(true)), (None, Some(now + ms(wait))));
             now = now + ms(wait);
         }
         // After many years, too.
         for _ in 0..40 {
             missing.tried('a', Tried::Done, now, MIDDLE);
         }
-        assert_eq!(missing.next(), Some(now + ms(10_000)));
+        assert_eq!(missing.next(true), Some(now + ms(10_000)));
     }
 
     #[test]
@@ -289,10 +290,22 @@ mod tests {
         answers(&mut missing, begin + ms(500));
         let now = begin + ms(800);
         missing.tried('a', Tried::Nothing, now, MIDDLE);
-        assert_eq!(missing.next(), Some(now + ms(500)));
+        assert_eq!(missing.next(true), Some(now + ms(500)));
         answers(&mut missing, now + ms(500));
         missing.tried('a', Tried::Done, now + ms(800), MIDDLE);
-        assert_eq!(missing.next(), Some(now + ms(2_800)), "it does not count as a try");
+        assert_eq!(missing.next(true), Some(now + ms(2_800)), "it does not count as a try");
+    }
+
+    #[test]
+    fn while_no_knock_may_begin_nothing_but_a_reconnection_is_waited_for() {
+        let (mut missing, begin) = (Missing::new(), Instant::now());
+        missing.look([('a', false)], begin);
+        missing.look([('a', false), ('b', false)], begin + ms(10));
+        let now = begin + ms(500);
+        answers(&mut missing, now);
+        assert_eq!((missing.next(true), missing.next(false)), (Some(now + ms(10)), Some(now + ms(300))));
+        missing.tried('a', Tried::Done, now + ms(300), MIDDLE);
+        assert_eq!(missing.next(false), None);
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl Task {
     }
 
     async fn wait(&mut self) {
-        let wait = match self.missing.next() {
+        // While as many are under way as may be, one of them has to end before a further one begins.
+        let wait = match self.missing.next(self.knocks.len() < KNOCKS) {
             _ if self.missing.is_empty() => LOOK_EVERY,
             Some(next) => next.remaining().min(LOOK_CLOSELY_EVERY),
             None => LOOK_CLOSELY_EVERY,
@@ -129,7 +130,8 @@ impl Task {
         if !due.is_empty() {
             let is_due = |node: &&Arc<DriverNode>| due.contains(&node.host_id);
             let nodes = cluster.get_nodes_info().iter().filter(is_due).cloned().collect();
-            self.nodes.withhold(due);
+            // Those that could not be given back the last time are withheld still.
+            self.nodes.withhold(&[due, &filter.withheld()].concat());
             let withholding = filter.withhold(nodes);
             refresh(session).await;
             drop(withholding);

@@ -2,16 +2,17 @@
 
 use std::{
     collections::HashSet,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use cassandra_cluster::Cluster;
 use palisade::{Backoff, DeadlineLayer, RetryLayer, TimeoutLayer};
-use scylla::statement::Consistency;
+use scylla::{cluster::metadata::Peer, policies::host_filter::HostFilter, statement::Consistency};
 use tower::ServiceBuilder;
 use tower_cassandra::{
-    BoxClient, Cassandra, Client, Error, Kind, Response, Statement, Timeouts,
+    BoxClient, Cassandra, CassandraBuilder, Client, Error, Kind, Response, Statement, Timeouts,
     failover::{FailoverHandle, FailoverLayer},
 };
 
@@ -22,10 +23,19 @@ const INSERT: &str = "INSERT INTO away.t (k, v) VALUES (?, ?)";
 const BACK_AFTER: Duration = Duration::from_secs(4);
 const RAMP: Duration = Duration::from_secs(2);
 
-async fn connect(cluster: &Cluster) -> Cassandra {
+fn settings(cluster: &Cluster) -> CassandraBuilder {
     let points = cluster.contact_points();
     let points = points.iter().map(ToString::to_string);
-    Cassandra::builder().contact_points(points).datacenter("dc1").connect().await.unwrap()
+    Cassandra::builder().contact_points(points).datacenter("dc1")
+}
+
+/// Rejects the node with this address.
+struct Without(SocketAddr);
+
+impl HostFilter for Without {
+    fn accept(&self, peer: &Peer) -> bool {
+        peer.address.ip() != self.0.ip()
+    }
 }
 
 async fn set_up(cassandra: &Cassandra) {
@@ -142,7 +152,7 @@ async fn failed(call: impl Future<Output = Result<Response, Error>>, why: &str) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_datacenter_dies_another_one_serves_within_two_seconds_until_it_is_back() {
     let Some(cluster) = two_datacenters() else { return };
-    let cassandra = connect(&cluster).await;
+    let cassandra = settings(&cluster).connect().await.unwrap();
     set_up(&cassandra).await;
 
     let problem = FailoverLayer::builder().remote("dc9").build(&cassandra).unwrap_err().to_string();
@@ -150,6 +160,15 @@ async fn when_a_datacenter_dies_another_one_serves_within_two_seconds_until_it_i
     let bare = Cassandra::from_session(Arc::clone(cassandra.session()));
     let problem = FailoverLayer::builder().local("dc1").remote("dc2").build(&bare).unwrap_err();
     assert_eq!(problem.setting(), "session");
+
+    // A replica that the user's filter keeps the driver from is up all the same.
+    let second = cluster.contact_points()[1];
+    let filtered = settings(&cluster).driver(move |session| session.host_filter(Arc::new(Without(second))));
+    let filtered = filtered.connect().await.unwrap();
+    let (client, handle) = stack(&filtered);
+    assert_eq!(&*handle.active(), "dc1", "{:#?}", handle.snapshot());
+    assert_eq!(served_by(&client.execute(SELECT, (1,)).await.unwrap()), "dc1");
+    drop((client, handle, filtered));
 
     let (client, handle) = stack(&cassandra);
     let only_here = "SELECT v FROM home.t WHERE k = 1";

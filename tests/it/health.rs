@@ -11,7 +11,7 @@ use std::{
 };
 
 use palisade::{Classified, Fault, box_errors};
-use scylla::statement::Consistency;
+use scylla::{client::execution_profile::ExecutionProfile, statement::Consistency};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_cassandra::{
     Cassandra, Client, Error, ErrorKind, Request, Statement,
@@ -148,6 +148,21 @@ async fn a_node_that_dies_is_down_at_once_and_up_after_it_was_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_connected_again_is_probed_at_once() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let monitor = settings().interval(Duration::from_secs(60)).start(&cassandra).unwrap();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let dead = address(&ring, 3);
+    ring.cluster.kill(3).unwrap();
+    until_state(&monitor, dead, NodeState::Down, Duration::from_secs(3)).await;
+    ring.cluster.start_node(3).unwrap();
+    let is_connected = || monitor.report().nodes.iter().any(|node| node.address == dead && node.is_connected);
+    until("connected", Duration::from_secs(60), is_connected).await;
+    until_state(&monitor, dead, NodeState::Up, Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refused_at_once() {
     let Some(ring) = ring().await else { return };
     let cassandra = ring.session().await;
@@ -159,7 +174,11 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     let monitor = settings().start(&cassandra).unwrap();
     monitor.warm_up(Duration::from_secs(20)).await.unwrap();
     let request = cassandra.session().prepare("SELECT v FROM faults.t WHERE k = ?").await.unwrap();
+    let mut with_profile = request.clone();
     let request = Request::bound(request.bind(&(1,)).unwrap()).with_consistency(Consistency::Quorum);
+    let profile = ExecutionProfile::builder().consistency(Consistency::One).build();
+    with_profile.set_execution_profile_handle(Some(profile.into_handle()));
+    let with_profile = Request::bound(with_profile.bind(&(1,)).unwrap());
     let layer = || monitor.layer().trial_every(Duration::from_secs(3_600));
     let guarded = |layer| Client::new(ServiceBuilder::new().layer(layer).service(cassandra.clone())).boxed();
     let (refusing, reporting) = (guarded(layer()), guarded(layer().mode(Mode::ReportOnly)));
@@ -232,6 +251,17 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
         assert!(down.iter().all(|node| text.contains(node)), "{text}");
         assert_eq!(readiness.reason, Some(text));
         refusing.execute(one().timeout(Duration::from_secs(5)), (1,)).await.unwrap();
+        // So is the level that a statement has by a profile of its own, wherever that leads it. The session's is refused.
+        let of_session = || Statement::new("SELECT v FROM faults.t WHERE k = ?");
+        for _ in 0..3 {
+            refusing.execute(of_session().timeout(Duration::from_millis(300)), (1,)).await.unwrap_err();
+        }
+        let refused = refusing.execute(of_session(), (1,)).await.unwrap_err();
+        assert!(refused.class().is_refused_here(), "{refused}");
+        let passing = ServiceBuilder::new().layer(layer()).service(cassandra.clone());
+        if let Err(error) = passing.oneshot(with_profile.with_timeout(Duration::from_secs(1))).await {
+            assert!(!error.class().is_refused_here(), "{error}");
+        }
         // Whoever is refused holds no place of those below, and a boxed error is the same one.
         let limited = ServiceBuilder::new()
             .layer(layer())
