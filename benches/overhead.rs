@@ -157,7 +157,7 @@ fn choices(name: &str, session: &Session, prepared: &PreparedStatement, bars: &m
         .collect();
     let (ours, theirs) = (Routing::builder().build().expect("defaults"), DefaultPolicy::builder().build());
     let (mut our_infos, mut their_infos) = (infos.iter().cycle(), infos.iter().cycle());
-    let choose = |policy: &dyn LoadBalancingPolicy, info: Option<&RoutingInfo>| {
+    let choose = |policy: &dyn LoadBalancingPolicy, info: Option<&RoutingInfo<'_>>| {
         assert!(black_box(policy.pick(info.expect("no end"), &cluster)).is_some());
     };
     let compared = side_by_side(101, 10_000, &mut || choose(&*ours, our_infos.next()), &mut || {

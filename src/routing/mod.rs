@@ -166,12 +166,12 @@ impl Routing {
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
         view: &View<'a, 'of>,
-        into: &mut Weighed<'a, 'of>,
+        targets: &mut Weighed<'a, 'of>,
     ) -> Option<()> {
         let (token, table) = (info.token?, info.table?);
         let strategy = &cluster.get_keyspace(table.ks_name())?.strategy;
         let replicas = cluster.replica_locator().replicas_for_token(token, strategy, view.datacenter, table);
-        into.extend(replicas.into_iter().map(|(node, shard)| view.weigh((node, Some(shard)), view.rack)));
+        targets.extend(replicas.into_iter().map(|(node, shard)| view.weigh((node, Some(shard)), view.rack)));
         Some(())
     }
 
