@@ -160,9 +160,9 @@ fn choices(name: &str, session: &Session, prepared: &PreparedStatement, bars: &m
     let choose = |policy: &dyn LoadBalancingPolicy, info: Option<&RoutingInfo<'_>>| {
         assert!(black_box(policy.pick(info.expect("no end"), &cluster)).is_some());
     };
-    let compared = side_by_side(101, 10_000, &mut || choose(&*ours, our_infos.next()), &mut || {
-        choose(&*theirs, their_infos.next())
-    });
+    let mut choose_ours = || choose(&*ours, our_infos.next());
+    let mut choose_theirs = || choose(&*theirs, their_infos.next());
+    let compared = side_by_side(101, 10_000, &mut choose_ours, &mut choose_theirs);
     println!("{name}, a choice: {:.0} ns, the driver's policy: {:.0} ns", compared.ours, compared.theirs);
     bars.at_most(&format!("{name}_choice_ratio"), compared.ratio, 2.0);
 }

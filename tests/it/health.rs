@@ -163,7 +163,7 @@ async fn a_node_that_is_connected_again_is_probed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refused_at_once() {
+async fn what_can_be_served_is_known_by_keyspace_and_level() {
     let Some(ring) = ring().await else { return };
     let cassandra = ring.session().await;
     let bare = Client::new(cassandra.clone());
@@ -173,19 +173,6 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     bare.query(pair).await.unwrap();
     let monitor = settings().start(&cassandra).unwrap();
     monitor.warm_up(Duration::from_secs(20)).await.unwrap();
-    let request = cassandra.session().prepare("SELECT v FROM faults.t WHERE k = ?").await.unwrap();
-    let mut with_profile = request.clone();
-    let request = Request::bound(request.bind(&(1,)).unwrap()).with_consistency(Consistency::Quorum);
-    let profile = ExecutionProfile::builder().consistency(Consistency::One).build();
-    with_profile.set_execution_profile_handle(Some(profile.into_handle()));
-    let with_profile = Request::bound(with_profile.bind(&(1,)).unwrap());
-    let layer = || monitor.layer().trial_every(Duration::from_secs(3_600));
-    let guarded = |layer| Client::new(ServiceBuilder::new().layer(layer).service(cassandra.clone())).boxed();
-    let (refusing, reporting) = (guarded(layer()), guarded(layer().mode(Mode::ReportOnly)));
-    let quorum = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
-    let one = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::One);
-    refusing.execute(quorum(), (1,)).await.unwrap();
-    reporting.execute(quorum(), (1,)).await.unwrap();
     let ready = |keyspace, level| monitor.readiness(keyspace, level);
     for (keyspace, level) in
         [("faults", Consistency::All), ("alone", Consistency::Quorum), ("pair", Consistency::EachQuorum)]
@@ -198,7 +185,7 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
     assert!(elsewhere.reason.as_ref().unwrap().contains("no replicas in datacenter dc9"), "{elsewhere:?}");
     assert_eq!(elsewhere.datacenters, ["dc1"]);
 
-    let (first, second) = (address(&ring, 2), address(&ring, 3));
+    let first = address(&ring, 2);
     {
         let _paused = ring.cluster.paused(2).unwrap();
         until_state(&monitor, first, NodeState::Down, Duration::from_secs(10)).await;
@@ -217,6 +204,35 @@ async fn what_can_be_served_is_known_by_keyspace_and_level_and_the_rest_is_refus
         assert!(ready("system", Consistency::All).ready, "each node has its own");
         assert_eq!(monitor.share(None, "alone", Consistency::One), Some(alone.share));
         assert_eq!(monitor.share(Some("dc1"), "faults", Consistency::LocalQuorum), Some(1.0));
+    }
+    until("ready again", Duration::from_secs(20), || ready("faults", Consistency::All).ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_served_is_refused_at_once_when_it_has_failed() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    let monitor = settings().start(&cassandra).unwrap();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let request = cassandra.session().prepare("SELECT v FROM faults.t WHERE k = ?").await.unwrap();
+    let mut with_profile = request.clone();
+    let request = Request::bound(request.bind(&(1,)).unwrap()).with_consistency(Consistency::Quorum);
+    let profile = ExecutionProfile::builder().consistency(Consistency::One).build();
+    with_profile.set_execution_profile_handle(Some(profile.into_handle()));
+    let with_profile = Request::bound(with_profile.bind(&(1,)).unwrap());
+    let layer = || monitor.layer().trial_every(Duration::from_secs(3_600));
+    let guarded = |layer| Client::new(ServiceBuilder::new().layer(layer).service(cassandra.clone())).boxed();
+    let (refusing, reporting) = (guarded(layer()), guarded(layer().mode(Mode::ReportOnly)));
+    let quorum = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
+    let one = || Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::One);
+    refusing.execute(quorum(), (1,)).await.unwrap();
+    reporting.execute(quorum(), (1,)).await.unwrap();
+    let ready = |keyspace, level| monitor.readiness(keyspace, level);
+
+    let (first, second) = (address(&ring, 2), address(&ring, 3));
+    {
+        let _paused = ring.cluster.paused(2).unwrap();
+        until_state(&monitor, first, NodeState::Down, Duration::from_secs(10)).await;
         // It may be about what can be served.
         refusing.execute(quorum(), (1,)).await.unwrap();
 
