@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use palisade::{ConfigError, HasDeadline, Instant, telemetry::Counter};
+use palisade::{ConfigError, HasDeadline, Instant, TimeoutScope, telemetry::Counter};
 use pin_project_lite::pin_project;
 use scylla::statement::{Consistency, SerialConsistency};
 use tower::{Layer, Service};
@@ -189,9 +189,7 @@ const fn speaks_against(kind: ErrorKind) -> bool {
             | ErrorKind::ConnectionFull
             | ErrorKind::ReadTimeout
             | ErrorKind::WriteTimeout
-            | ErrorKind::Timeout(_)
-            // A circuit further in has seen as much.
-            | ErrorKind::Refused
+            | ErrorKind::Timeout(TimeoutScope::Attempt | TimeoutScope::Total)
     )
 }
 
