@@ -1,12 +1,13 @@
 //! An example as a process of its own, which says where it listens and is told to end.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,21 +53,31 @@ impl Drop for Example {
     }
 }
 
-/// The example, beside the test; built now if cargo was told to build this test only.
+/// The example, beside the test; built now if cargo was told to build this test only, and what is there, if anything, is an older one.
 fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
     let example = profile.join("examples").join(name);
-    if !example.exists() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = ["src", "examples", "layers/src"].map(|folder| changed(&package.join(folder)));
+    if changed(&example) < sources.into_iter().max().flatten() {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", name]);
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--target-dir").arg(profile.parent().unwrap());
+        cargo.current_dir(package).arg("--target-dir").arg(profile.parent().unwrap());
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
         assert!(cargo.status().unwrap().success());
     }
     example
+}
+
+/// When a file, or the youngest in a folder, was changed; `None` if there is none.
+fn changed(path: &Path) -> Option<SystemTime> {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.filter_map(|entry| changed(&entry.ok()?.path())).max(),
+        Err(_) => fs::metadata(path).ok()?.modified().ok(),
+    }
 }
 
 /// Looks again and again: another process wakes nobody here.
