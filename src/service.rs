@@ -122,8 +122,8 @@ impl Service<Request> for Cassandra {
 
     fn call(&mut self, request: Request) -> ResponseFuture {
         let span = telemetry::attempt_span(&request);
-        let attempt =
-            request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
+        let what = (request.kind(), request.idempotence());
+        let attempt = request.ledger().begin(what, request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
     }
 }
