@@ -43,7 +43,7 @@
 //!   left the cluster has no state: the report leaves it out, and no transition tells of it.
 //! - **Probes and traffic know of each other.** A node whose circuit is open is probed when its circuit wants it, and good probes close
 //!   the circuit before traffic comes back; as long as a monitor runs, no request is spent on that. A node that hangs while it has
-//!   connections, and that probes have found `Down`, has its circuit opened.
+//!   connections, and that probes have found `Down`, has its circuit opened, also if it was `Down` before since it had no connections.
 //! - **It tells**: by [`transitions`](HealthMonitor::transitions), a stream; by callbacks, which cannot hold it up; by tracing events, `info` for
 //!   what is better and `warn` for what is worse; by a [`report`](HealthMonitor::report), which can be serialised.
 //! - **It ends** with [`stop`](HealthMonitor::stop), or a quarter of a second after the last clone of the [`Cassandra`](crate::Cassandra) is dropped;
