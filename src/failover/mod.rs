@@ -68,7 +68,7 @@
 //! | --- | --- | --- |
 //! | `local` | name | the session's |
 //! | `remote`, `remote_with` | name, and a mapping of levels; in order, 15 at most | none: at least one is needed |
-//! | `keyspace` | name; several may be added | all with replicas in several of the datacenters |
+//! | `keyspace` | name of one that there is; several may be added | all with replicas in several of the datacenters |
 //! | `consistency` | level that must be servable | the session's, or `LOCAL_QUORUM` |
 //! | `min_servable` | share of the token ranges | 1.0 |
 //! | `failures` | failed calls in a row | 5 |
