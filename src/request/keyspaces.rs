@@ -70,21 +70,22 @@ mod tests {
     use super::*;
     use crate::telemetry::OperationName;
 
-    fn told(request: &Request) -> Vec<Option<String>> {
-        request.keyspaces().into_iter().map(|keyspace| keyspace.map(Cow::into_owned)).collect()
+    fn told(request: &Request) -> Vec<String> {
+        let or_session =
+            |keyspace: Option<Cow<'_, str>>| keyspace.map_or("session".to_owned(), Cow::into_owned);
+        request.keyspaces().into_iter().map(or_session).collect()
     }
 
     #[test]
     fn a_batch_is_about_the_keyspaces_of_all_its_members() {
         let text = |text: &str| told(&Request::text(text));
-        let [a, b] = ["a", "B"].map(|name| Some(name.to_owned()));
-        assert_eq!(text("SELECT v FROM a.t"), [a.clone()]);
-        assert_eq!(text("SELECT v FROM t"), [None]);
-        assert_eq!(text("CREATE ROLE r"), [None]);
-        assert_eq!(text("BEGIN BATCH INSERT INTO a.t (k) VALUES (1) APPLY BATCH"), [a.clone()]);
+        assert_eq!(text("SELECT v FROM a.t"), ["a"]);
+        assert_eq!(text("SELECT v FROM t"), ["session"]);
+        assert_eq!(text("CREATE ROLE r"), ["session"]);
+        assert_eq!(text("BEGIN BATCH INSERT INTO a.t (k) VALUES (1) APPLY BATCH"), ["a"]);
         let several = "BEGIN BATCH INSERT INTO a.t (k) VALUES (1); UPDATE \"B\".t SET v = 1 WHERE k = 1; \
                        DELETE FROM t WHERE k = 1; DELETE FROM a.u WHERE k = 2 APPLY BATCH";
-        assert_eq!(text(several), [a.clone(), b.clone(), None]);
+        assert_eq!(text(several), ["a", "B", "session"]);
 
         let members = [
             "INSERT INTO a.t (k) VALUES (1)",
@@ -95,6 +96,9 @@ mod tests {
         let batch =
             scylla::statement::batch::Batch::new_with_statements(BatchType::Logged, statements.into());
         let operation = Operation::Batch { batch: batch.into(), rows: [].into() };
-        assert_eq!(told(&Request::new(operation, Kind::Batch, OperationName::of_batch([]))), [a, None, b]);
+        assert_eq!(
+            told(&Request::new(operation, Kind::Batch, OperationName::of_batch([]))),
+            ["a", "session", "B"]
+        );
     }
 }
