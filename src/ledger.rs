@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use palisade::Instant;
+use palisade::{Idempotence, Instant};
 use scylla::{
     errors::{RequestAttemptError, RequestError},
     observability::history::{AttemptId, HistoryListener, RequestId, SpeculativeId},
@@ -186,7 +186,7 @@ impl Ledger {
     /// Opens an entry for an attempt that begins now, in the datacenter that is named.
     pub(crate) fn begin(
         self: &Arc<Self>,
-        kind: Kind,
+        (kind, idempotence): (Kind, Idempotence),
         datacenter: Option<Arc<str>>,
         nodes: &Arc<Nodes>,
     ) -> AttemptGuard {
@@ -211,7 +211,8 @@ impl Ledger {
         };
         entries.list.push((number, attempt));
         drop(entries);
-        AttemptGuard::new(Arc::clone(self), number, started, kind, datacenter, Arc::clone(nodes))
+        let what = (kind, idempotence);
+        AttemptGuard::new(Arc::clone(self), number, started, what, datacenter, Arc::clone(nodes))
     }
 
     /// How an attempt has ended.
@@ -324,7 +325,7 @@ mod tests {
     }
 
     fn begin(ledger: &Arc<Ledger>, kind: Kind) -> AttemptGuard {
-        ledger.begin(kind, None, &Nodes::new(Rules::default()))
+        ledger.begin((kind, Idempotence::Yes), None, &Nodes::new(Rules::default()))
     }
 
     #[test]

@@ -46,6 +46,12 @@ pub(crate) struct Shared {
     pub(crate) is_routed: bool,
 }
 
+impl Shared {
+    pub(crate) fn consistency(&self) -> Consistency {
+        self.session.get_default_execution_profile_handle().to_profile().get_consistency()
+    }
+}
+
 impl Cassandra {
     /// Connects to the cluster that has a node at `contact_point` (`host` or `host:port`), with default settings.
     ///
@@ -94,7 +100,7 @@ impl Cassandra {
 
     /// The consistency level of requests that do not set their own.
     pub fn consistency(&self) -> Consistency {
-        self.shared.session.get_default_execution_profile_handle().to_profile().get_consistency()
+        self.shared.consistency()
     }
 
     pub(crate) fn is_routed(&self) -> bool {
@@ -122,8 +128,8 @@ impl Service<Request> for Cassandra {
 
     fn call(&mut self, request: Request) -> ResponseFuture {
         let span = telemetry::attempt_span(&request);
-        let attempt =
-            request.ledger().begin(request.kind(), request.datacenter().cloned(), &self.shared.nodes);
+        let what = (request.kind(), request.idempotence());
+        let attempt = request.ledger().begin(what, request.datacenter().cloned(), &self.shared.nodes);
         ResponseFuture { work: leaf::work(&self.shared, request), attempt, span }
     }
 }

@@ -7,5 +7,5 @@ mod subject;
 pub(crate) use self::{
     lexer::{Token, tokens},
     literals::{truncate, without_literals},
-    subject::{OTHER, Subject, subject},
+    subject::{OTHER, Subject, members, subject},
 };

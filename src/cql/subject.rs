@@ -1,6 +1,6 @@
 //! What a statement is called, and which table it is about.
 
-use super::lexer::Token;
+use super::lexer::{Token, tokens};
 
 /// What a statement is called, and what it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,11 +106,23 @@ fn of_table(name: &'static str, of: Option<Table>) -> Subject {
 
 /// `BEGIN [UNLOGGED | COUNTER] BATCH [USING ..] statement [;] statement [;] .. APPLY BATCH`
 fn batch(tokens: &[Token<'_>]) -> Subject {
+    Subject::of_batch(&members_of(tokens))
+}
+
+/// The members of a batch, or the only statement there is; none of what cannot be understood.
+pub(crate) fn members(cql: &str) -> Vec<Subject> {
+    match tokens(cql) {
+        Some(tokens) if tokens.first().is_some_and(|first| first.is_word("BEGIN")) => members_of(&tokens),
+        Some(tokens) => vec![subject(&tokens)],
+        None => Vec::new(),
+    }
+}
+
+fn members_of(tokens: &[Token<'_>]) -> Vec<Subject> {
     let starts_member =
         |token: &Token<'_>| ["INSERT", "UPDATE", "DELETE", "APPLY"].iter().any(|verb| token.is_word(verb));
     let starts: Vec<_> = (1..tokens.len()).filter(|at| starts_member(&tokens[*at])).collect();
-    let members: Vec<_> = starts.windows(2).map(|pair| subject(&tokens[pair[0]..pair[1]])).collect();
-    Subject::of_batch(&members)
+    starts.windows(2).map(|pair| subject(&tokens[pair[0]..pair[1]])).collect()
 }
 
 /// What can be created, altered and dropped, by the word for it, and by the names of doing so.

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use palisade::{Budget, ConfigError};
 use scylla::statement::Consistency;
@@ -90,6 +93,8 @@ impl FailoverBuilder {
 
     /// Adds a keyspace by which it is decided whether a datacenter can serve. Default: all that have replicas in several of the
     /// datacenters by `NetworkTopologyStrategy`.
+    ///
+    /// It has to be there when the layer is built. If it is dropped later, that is warned of and decided without.
     pub fn keyspace(mut self, keyspace: impl Into<String>) -> Self {
         self.keyspaces.push(keyspace.into());
         self
@@ -161,11 +166,11 @@ impl FailoverBuilder {
     }
 
     /// The layer, for this session. It looks at the cluster now, and in the background from now on, until the layer, its services and its
-    /// handles are gone.
+    /// handles are gone. It does not keep the session.
     ///
     /// # Errors
     ///
-    /// If a setting makes no sense, if the cluster has no datacenter of such a name (the error says which it has), if the session does
+    /// If a setting makes no sense, if the cluster has no datacenter (the error says which it has) or keyspace of such a name, if the session does
     /// not let a request choose its datacenter, or outside of a tokio runtime.
     pub fn build(self, cassandra: &Cassandra) -> Result<FailoverLayer, ConfigError> {
         let local = self.check(cassandra.datacenter())?;
@@ -178,6 +183,7 @@ impl FailoverBuilder {
         let known: Vec<_> =
             state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
         self.check_names(&local, known)?;
+        self.check_keyspaces(|keyspace| state.get_keyspace(keyspace).is_some())?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
             ConfigError::new("runtime", "is missing: build the layer inside of a tokio runtime")
         })?;
@@ -188,7 +194,7 @@ impl FailoverBuilder {
         });
         let datacenters = self.datacenters(&local);
         let cluster = Cluster {
-            cassandra: cassandra.clone(),
+            session: Arc::downgrade(cassandra.shared()),
             servability: Servability::default(),
             datacenters: datacenters
                 .iter()
@@ -196,6 +202,7 @@ impl FailoverBuilder {
                 .collect(),
             keyspaces: self.keyspaces,
             min_servable: self.min_servable,
+            is_told: AtomicBool::new(false),
         };
         let shared = Arc::new(Shared::new(
             self.name,
@@ -312,6 +319,16 @@ impl FailoverBuilder {
         }
         Ok(())
     }
+
+    /// Whether there are all keyspaces that decide.
+    fn check_keyspaces(&self, is_known: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+        let Some(missing) = self.keyspaces.iter().find(|keyspace| !is_known(keyspace)) else { return Ok(()) };
+        let problem = format!(
+            "is {missing:?}, which the session finds nowhere in the schema: create it first, mend the name (case counts), \
+             or let the session fetch the schema of it"
+        );
+        Err(ConfigError::new("keyspace", problem))
+    }
 }
 
 impl std::fmt::Debug for FailoverBuilder {
@@ -364,5 +381,13 @@ mod tests {
         assert_eq!(problem, "`remote` is \"dc2\", which the cluster does not have: it has eu, us");
         let problem = builder().check_names("dc1", known()).unwrap_err().to_string();
         assert!(problem.starts_with("`local` is \"dc1\""), "{problem}");
+    }
+
+    #[test]
+    fn a_keyspace_that_the_cluster_does_not_have_is_refused_with_what_to_do() {
+        let builder = builder().keyspace("app").keyspace("App");
+        assert!(builder.check_keyspaces(|_| true).is_ok());
+        let problem = builder.check_keyspaces(|keyspace| keyspace == "app").unwrap_err().to_string();
+        assert!(problem.starts_with("`keyspace` is \"App\", which the session finds nowhere"), "{problem}");
     }
 }

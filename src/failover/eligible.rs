@@ -52,9 +52,12 @@ pub(super) fn level_at(
         return Err(Stays::Serial);
     }
     let mapped = to.level(level).ok_or(Stays::Level(level))?;
-    let keyspace = request.keyspace().map(Cow::Borrowed).or_else(|| source.keyspace().map(Cow::Owned));
-    if let Some(keyspace) = keyspace.filter(|keyspace| !source.has_replicas(keyspace, &to.name)) {
-        return Err(Stays::NoReplicas { keyspace: keyspace.into_owned() });
+    // A batch may be over several, and needs replicas of all.
+    for keyspace in request.keyspaces() {
+        let keyspace = keyspace.or_else(|| source.keyspace().map(Cow::Owned));
+        if let Some(keyspace) = keyspace.filter(|keyspace| !source.has_replicas(keyspace, &to.name)) {
+            return Err(Stays::NoReplicas { keyspace: keyspace.into_owned() });
+        }
     }
     Ok((mapped != level).then_some(mapped))
 }

@@ -8,6 +8,8 @@ use super::{
 };
 
 /// Reads which datacenter serves, and lets an operator decide. Clones are handles to the same layer.
+///
+/// It does not keep the session. When that is gone, the datacenter that was active stays so.
 #[derive(Clone)]
 pub struct FailoverHandle(pub(super) Arc<Shared>);
 

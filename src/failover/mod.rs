@@ -46,7 +46,8 @@
 //! - **What the active one cannot serve**, since the keyspace has no replicas there or the level is not mapped, is sent to the first
 //!   other one that is well and can.
 //! - **What is not served elsewhere** stays in the local datacenter whatever happens, and if it fails, its error says why: a level that
-//!   counts replicas of all datacenters (unless `remote_with` maps it); a keyspace without replicas there; schema changes, `TRUNCATE` and
+//!   counts replicas of all datacenters (unless `remote_with` maps it); a keyspace without replicas there, and a batch of which
+//!   one member is in such a keyspace; schema changes, `TRUNCATE` and
 //!   permissions; lightweight transactions and serial reads (unless [`allow_serial`](FailoverBuilder::allow_serial)). What names its
 //!   own datacenter ([`Request::with_datacenter`](crate::Request::with_datacenter)) passes untouched.
 //! - A load balancing policy or an execution profile that a statement carries is stronger than the datacenter of the request.
@@ -68,7 +69,7 @@
 //! | --- | --- | --- |
 //! | `local` | name | the session's |
 //! | `remote`, `remote_with` | name, and a mapping of levels; in order, 15 at most | none: at least one is needed |
-//! | `keyspace` | name; several may be added | all with replicas in several of the datacenters |
+//! | `keyspace` | name of one that there is; several may be added | all with replicas in several of the datacenters |
 //! | `consistency` | level that must be servable | the session's, or `LOCAL_QUORUM` |
 //! | `min_servable` | share of the token ranges | 1.0 |
 //! | `failures` | failed calls in a row | 5 |

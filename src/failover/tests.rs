@@ -355,6 +355,27 @@ async fn a_keyspace_without_replicas_elsewhere_is_served_locally_whatever_happen
 }
 
 #[tokio::test]
+async fn a_batch_goes_only_where_the_keyspaces_of_all_its_members_have_replicas() {
+    let bench = bench(With::default());
+    bench.down(&[0]);
+    let batch = |keyspaces: [&str; 2]| {
+        let [one, other] =
+            keyspaces.map(|keyspace| format!("INSERT INTO {keyspace}.t (k, v) VALUES (1, 1);"));
+        Request::text(format!("BEGIN BATCH {one} {other} APPLY BATCH"))
+    };
+    bench.send(batch(["ks", "other"])).await.unwrap();
+    assert_eq!(bench.asked(), ["dc2"]);
+    bench.send(batch(["ks", "far"])).await.unwrap();
+    assert_eq!(bench.asked(), ["dc3"]);
+    bench.fails("dc1", Script::Fail(unreachable));
+    for keyspaces in [["ks", "home"], ["home", "ks"]] {
+        let error = bench.send(batch(keyspaces)).await.unwrap_err();
+        assert_eq!(bench.asked(), ["session"], "{keyspaces:?}");
+        assert!(error.to_string().contains("keyspace home has no replicas there"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_active_datacenter_has_no_replicas_of_is_served_by_another_that_has() {
     let bench = bench(With::default());
     let far = || Request::text("SELECT v FROM far.t WHERE k = 1");

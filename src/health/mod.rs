@@ -43,7 +43,7 @@
 //!   left the cluster has no state: the report leaves it out, and no transition tells of it.
 //! - **Probes and traffic know of each other.** A node whose circuit is open is probed when its circuit wants it, and good probes close
 //!   the circuit before traffic comes back; as long as a monitor runs, no request is spent on that. A node that hangs while it has
-//!   connections, and that probes have found `Down`, has its circuit opened.
+//!   connections, and that probes have found `Down`, has its circuit opened, also if it was `Down` before since it had no connections.
 //! - **It tells**: by [`transitions`](HealthMonitor::transitions), a stream; by callbacks, which cannot hold it up; by tracing events, `info` for
 //!   what is better and `warn` for what is worse; by a [`report`](HealthMonitor::report), which can be serialised.
 //! - **It ends** with [`stop`](HealthMonitor::stop), or a quarter of a second after the last clone of the [`Cassandra`](crate::Cassandra) is dropped;
@@ -61,7 +61,9 @@
 //!   Cassandra does it.
 //! - More replicas than nodes are missed as if those nodes were down, except at the serial levels, where the replicas count that there are.
 //! - Keyspaces of `ScyllaDB` with tablets: the driver knows the replicas of those partitions only that were asked for. So the numbers of
-//!   replicas and nodes decide, and the share is how likely a partition can be served if any nodes are as likely as others.
+//!   replicas and nodes decide, and the share is how likely a partition can be served if any nodes are as likely as others. With nodes down in so many datacenters that there
+//!   would be over 1,024 combinations, that of a level that counts replicas of several of them is at most this; whether it is all or nothing is
+//!   exact.
 //! - `LocalStrategy`, and strategies that nobody knows here, are served as long as some node is up.
 //! - Nodes that a filter of the driver's excludes are not probed. They count as replicas that are up, and cannot coordinate.
 //!

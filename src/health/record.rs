@@ -57,6 +57,11 @@ impl Record {
         self.is_connected
     }
 
+    /// Whether probes have found it `Down` while it has connections.
+    pub(super) fn is_hung(&self, rules: &Rules) -> bool {
+        self.machine.is_hung(rules)
+    }
+
     /// Whether it has answered, and nothing has failed since.
     pub(super) fn has_answered(&self) -> bool {
         matches!(self.state(), NodeState::Up | NodeState::Degraded) && self.failure.is_none()

@@ -60,6 +60,11 @@ impl Servability {
         Look { cluster, topology, members: up, sound }
     }
 
+    /// Forgets the cluster, which has connections, when its session is gone.
+    pub(crate) fn forget(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn topology(&self, cluster: &Arc<ClusterState>) -> Arc<Topology> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let topology = match known.take() {

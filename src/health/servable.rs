@@ -143,7 +143,7 @@ pub(crate) fn judge(
         }
         Placement::Ring(factors, sets) => (factors, sets.as_slice()),
         Placement::Numbers(factors) => {
-            counted = likely_sets(factors, members);
+            counted = likely_sets(factors, members, near);
             (factors, counted.as_slice())
         }
     };
@@ -260,17 +260,21 @@ const fn quorum(replicas: usize) -> usize {
 /// The sets of replicas that there may be where only numbers are known, each as wide as it is likely.
 ///
 /// Nodes of a datacenter differ in nothing but whether they are up, so that a set is told by how many of its replicas are down in
-/// each datacenter.
-fn likely_sets(factors: &Factors, members: &[Member]) -> Vec<ReplicaSet> {
+/// each datacenter. Those of several datacenters multiply, up to [`MOST_SETS`]: see [`extremes`]. The datacenter `near` comes last, so that
+/// what counts its replicas only is exact all the same.
+fn likely_sets(factors: &Factors, members: &[Member], near: Option<usize>) -> Vec<ReplicaSet> {
     let all: Vec<_> = (0..members.len()).collect();
     match factors {
         Factors::Anywhere(factor) => draws(*factor, &all, members),
         Factors::ByDatacenter(factors) => {
             let empty = ReplicaSet { replicas: Box::default(), width: 1.0 };
-            factors.iter().fold(vec![empty], |sets, (datacenter, factor)| {
+            let is_near = |(datacenter, _): &&(usize, usize)| Some(*datacenter) == near;
+            let others = factors.iter().filter(|of| !is_near(of));
+            others.chain(factors.iter().filter(is_near)).fold(vec![empty], |sets, (datacenter, factor)| {
                 let mut nodes = all.clone();
                 nodes.retain(|node| members[*node].datacenter == *datacenter);
                 let draws = draws(*factor, &nodes, members);
+                let sets = if sets.len() * draws.len() > MOST_SETS { extremes(sets) } else { sets };
                 let pairs = sets.iter().flat_map(|set| draws.iter().map(move |draw| (set, draw)));
                 pairs
                     .map(|(set, draw)| ReplicaSet {
@@ -283,7 +287,21 @@ fn likely_sets(factors: &Factors, members: &[Member]) -> Vec<ReplicaSet> {
     }
 }
 
-/// The ways to draw so many of these nodes, by how many of them are down: the hypergeometric distribution.
+/// With three replicas in each, so many sets are enough for five datacenters that all have nodes down.
+const MOST_SETS: usize = 1_024;
+
+/// Of many sets the first, which has the fewest replicas down in each datacenter, and in place of all others the last, which has the most.
+/// So what can be served is still told from what cannot, be it all or nothing of it, and a share in between is at most what it is.
+fn extremes(mut sets: Vec<ReplicaSet>) -> Vec<ReplicaSet> {
+    if sets.len() > 2 {
+        let others = sets[1..].iter().map(|set| set.width).sum();
+        sets.drain(1..sets.len() - 1);
+        sets[1].width = others;
+    }
+    sets
+}
+
+/// The ways to draw so many of these nodes, by how many of them are down, the fewest first: the hypergeometric distribution.
 fn draws(factor: usize, nodes: &[usize], members: &[Member]) -> Vec<ReplicaSet> {
     let (up, down): (Vec<usize>, Vec<usize>) = nodes.iter().partition(|node| members[**node].up);
     let factor = factor.min(nodes.len());

@@ -234,6 +234,14 @@ impl Machine {
         self.connection == Connection::Lost || self.failures >= rules.down_after
     }
 
+    /// Whether it does not answer though it has a connection: one that still looks well to whoever sends requests. The state may have been
+    /// `Down` before for another reason, so that no change tells of it.
+    pub(crate) fn is_hung(&self, rules: &Rules) -> bool {
+        self.state == NodeState::Down
+            && self.connection == Connection::Open
+            && self.failures >= rules.down_after
+    }
+
     /// Whether the last probe has not said the same as the state does. Another one soon tells which of them is right.
     pub(crate) fn is_in_doubt(&self, rules: &Rules) -> bool {
         match self.state {

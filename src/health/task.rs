@@ -203,7 +203,7 @@ impl Task {
         };
         let (transition, next) = record.probed(&outcome, latency, typical, now, &shared.settings.rules);
         let (node, datacenter) = (Arc::clone(&record.node), record.datacenter.clone());
-        let is_hung = record.is_connected() && record.state() == NodeState::Down;
+        let is_hung = record.is_hung(&shared.settings.rules);
         self.publish(&records);
         drop(records);
         self.schedule.end(&host_id, next, now, fastrand::f64());
@@ -214,8 +214,8 @@ impl Task {
                 self.metrics.failed(&datacenter, error.kind().as_str());
             }
         }
-        if is_hung && transition.is_some() {
-            // Its connections look well, so that requests would be sent there.
+        if is_hung {
+            // Its connections look well, so that requests would be sent there. What is open already stays as it is.
             node.circuit().trip();
         }
         self.tell(transition);

@@ -20,6 +20,7 @@
 //! ```
 
 mod key;
+mod keyspaces;
 mod kind;
 mod options;
 mod row;

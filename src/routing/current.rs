@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
-use palisade::{Instant, breaker::CircuitPermit};
+use palisade::{Idempotence, Instant, breaker::CircuitPermit};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -31,6 +31,7 @@ struct Current {
     started: Instant,
     has_ended: bool,
     kind: Kind,
+    idempotence: Idempotence,
     datacenter: Option<Arc<str>>,
     nodes: Arc<Nodes>,
     // A single partition's read or write, whose latency can be compared.
@@ -59,6 +60,18 @@ pub(crate) struct Wishes {
     pub(crate) datacenter: Option<Arc<str>>,
     /// What is asked for; `None` where no attempt is under way: the driver asks for itself.
     pub(crate) kind: Option<Kind>,
+    /// Whether the request may go first to a node that may be well again, to find out whether it is.
+    pub(crate) finds_out: bool,
+}
+
+/// What is hurt by a node that is not well can be sent again only if it may be applied twice. A lightweight transaction never may: what
+/// became of it is not known then, whatever is said of it.
+fn finds_out(kind: Kind, idempotence: Idempotence) -> bool {
+    match kind {
+        Kind::Read => true,
+        Kind::Write | Kind::Batch => idempotence == Idempotence::Yes,
+        _ => false,
+    }
 }
 
 thread_local! {
@@ -81,6 +94,7 @@ pub(crate) fn wishes() -> Wishes {
         tried: current.ledger.tried(current.number),
         datacenter: current.datacenter.clone(),
         kind: Some(current.kind),
+        finds_out: finds_out(current.kind, current.idempotence),
     });
     wishes.unwrap_or_default()
 }
@@ -179,7 +193,7 @@ impl AttemptGuard {
         ledger: Arc<Ledger>,
         number: usize,
         started: Instant,
-        kind: Kind,
+        (kind, idempotence): (Kind, Idempotence),
         datacenter: Option<Arc<str>>,
         nodes: Arc<Nodes>,
     ) -> Self {
@@ -189,6 +203,7 @@ impl AttemptGuard {
             started,
             has_ended: false,
             kind,
+            idempotence,
             datacenter,
             nodes,
             is_quick: false,
@@ -258,7 +273,7 @@ mod tests {
     };
 
     fn begin(ledger: &Arc<Ledger>) -> AttemptGuard {
-        ledger.begin(Kind::Read, None, &Nodes::new(Rules::default()))
+        ledger.begin((Kind::Read, Idempotence::Yes), None, &Nodes::new(Rules::default()))
     }
 
     fn known(last: u8) -> Arc<Node> {
@@ -276,6 +291,26 @@ mod tests {
     fn under_way(node: &Node) -> (u64, u32, u32) {
         let figures = node.figures();
         (figures.attempts, figures.in_flight, figures.unanswered)
+    }
+
+    #[test]
+    fn what_may_be_applied_twice_finds_out_whether_a_node_is_well_again_and_nothing_else_does() {
+        let ledger: Arc<Ledger> = Arc::default();
+        let finds_out = |kind, idempotence| {
+            let nodes = Nodes::new(Rules::default());
+            ledger.begin((kind, idempotence), None, &nodes).work(|| wishes().finds_out)
+        };
+        for kind in [Kind::Read, Kind::Write, Kind::Batch] {
+            assert!(finds_out(kind, Idempotence::Yes), "{kind}");
+        }
+        for unsafe_to_repeat in [Idempotence::No, Idempotence::Unknown] {
+            assert!(!finds_out(Kind::Write, unsafe_to_repeat));
+            assert!(!finds_out(Kind::Batch, unsafe_to_repeat));
+        }
+        for kind in [Kind::Transaction, Kind::Schema, Kind::Truncate, Kind::Prepare, Kind::Other] {
+            assert!(!finds_out(kind, Idempotence::Yes), "{kind}");
+        }
+        assert!(!wishes().finds_out, "the driver asks for itself");
     }
 
     #[test]

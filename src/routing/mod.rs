@@ -34,8 +34,8 @@
 //! - **A node that hangs is ejected**: when `stalled_attempts` have had no answer for `stalled_after` (or eight times its usual
 //!   latency), or when its circuit breaker opens by failures. It gets no more traffic until a probe was answered well; probes are
 //!   further and further apart, and that is forgotten when it has been well for as long. Where nobody probes (see
-//!   [`health`](crate::health)), single attempts of the traffic do, by the leave of its circuit: reads go there first when its wait
-//!   is over, others if it is chosen. A probe that is given up, or that a hedge was faster than, has failed.
+//!   [`health`](crate::health)), single attempts of the traffic do, by the leave of its circuit: reads, and writes that are idempotent,
+//!   go there first when its wait is over, others only if it is chosen. A probe that is given up, or that a hedge was faster than, has failed.
 //! - **Nothing is excluded.** What is ejected, full or disconnected comes last; and at most `max_ejected` of a datacenter's nodes are
 //!   ejected at a time, since with more of them sick the trouble is somewhere else. A replica that is no use leaves the work to
 //!   another node of the datacenter as coordinator.
@@ -96,10 +96,7 @@ use self::{
     current::Wishes,
     order::{Candidate, Work, by_merit, choose},
 };
-use crate::{
-    nodes::{Known, Node, Nodes, Standing, Table},
-    request::Kind,
-};
+use crate::nodes::{Known, Node, Nodes, Standing, Table};
 
 /// A load balancing policy that knows how each node does. See the [module](self) for more.
 ///
@@ -294,8 +291,7 @@ impl<'a, 'of> View<'a, 'of> {
             Some(node) => (self.standing(node, is_connected), node.weight(self.now)),
             None => (if is_connected { Standing::Usable } else { Standing::Down }, 1.0),
         };
-        // A read that is hurt by it can be sent again.
-        let is_due = standing == Standing::Due && self.wishes.kind == Some(Kind::Read);
+        let is_due = standing == Standing::Due && self.wishes.finds_out;
         Weigh { target, node, candidate: Candidate { standing, is_tried, is_due, is_near, weight } }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use metrics::{Key, Label};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use palisade::{Rejection, TimeoutScope};
+use palisade::{Idempotence, Rejection, TimeoutScope};
 use scylla::statement::Consistency;
 use tower::{BoxError, Layer, Service, service_fn};
 use tracing::{
@@ -434,7 +434,7 @@ fn a_span_tells_what_was_asked_for_and_how_it_ended() {
 }
 
 fn begin(ledger: &Arc<Ledger>, kind: Kind) -> AttemptGuard {
-    ledger.begin(kind, None, &Nodes::new(Rules::default()))
+    ledger.begin((kind, Idempotence::Yes), None, &Nodes::new(Rules::default()))
 }
 
 #[test]

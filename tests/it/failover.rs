@@ -157,6 +157,10 @@ async fn when_a_datacenter_dies_another_one_serves_within_two_seconds_until_it_i
 
     let problem = FailoverLayer::builder().remote("dc9").build(&cassandra).unwrap_err().to_string();
     assert_eq!(problem, "`remote` is \"dc9\", which the cluster does not have: it has dc1, dc2");
+    let builder = || FailoverLayer::builder().remote("dc2").keyspace("away");
+    let problem = builder().keyspace("Away").build(&cassandra).unwrap_err().to_string();
+    assert!(problem.starts_with("`keyspace` is \"Away\", which the session finds nowhere"), "{problem}");
+    assert_eq!(&*builder().build(&cassandra).unwrap().handle().active(), "dc1");
     let bare = Cassandra::from_session(Arc::clone(cassandra.session()));
     let problem = FailoverLayer::builder().local("dc1").remote("dc2").build(&bare).unwrap_err();
     assert_eq!(problem.setting(), "session");
@@ -168,7 +172,15 @@ async fn when_a_datacenter_dies_another_one_serves_within_two_seconds_until_it_i
     let (client, handle) = stack(&filtered);
     assert_eq!(&*handle.active(), "dc1", "{:#?}", handle.snapshot());
     assert_eq!(served_by(&client.execute(SELECT, (1,)).await.unwrap()), "dc1");
-    drop((client, handle, filtered));
+    // Whoever keeps a handle keeps no session by it.
+    let session = Arc::downgrade(filtered.session());
+    drop((client, filtered));
+    let began = Instant::now();
+    while session.strong_count() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "somebody still holds the session");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(&*handle.active(), "dc1");
 
     let (client, handle) = stack(&cassandra);
     let only_here = "SELECT v FROM home.t WHERE k = 1";

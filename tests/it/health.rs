@@ -15,7 +15,10 @@ use scylla::{client::execution_profile::ExecutionProfile, statement::Consistency
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_cassandra::{
     Cassandra, Client, Error, ErrorKind, Request, Statement,
-    health::{Cause, HealthMonitor, HealthMonitorBuilder, Mode, NodeState, Transition, Transitions, WarmUp},
+    health::{
+        Cause, HealthMonitor, HealthMonitorBuilder, Mode, NodeReport, NodeState, Transition, Transitions,
+        WarmUp,
+    },
 };
 
 use crate::cluster::{Ring, create_keyspace, ring, session};
@@ -145,6 +148,28 @@ async fn a_node_that_dies_is_down_at_once_and_up_after_it_was_started_again() {
     );
     assert_eq!(of(address(&ring, 1), &told), [MET]);
     assert_eq!(of(address(&ring, 2), &told), [MET]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_after_it_was_connected_again_is_ejected_though_it_was_down_before() {
+    let Some(ring) = ring().await else { return };
+    let cassandra = ring.session().await;
+    // It stays down for as long as this test looks.
+    let monitor = settings().minimum_stay(Duration::from_secs(3_600)).start(&cassandra).unwrap();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let sick = address(&ring, 3);
+    ring.cluster.kill(3).unwrap();
+    until_state(&monitor, sick, NodeState::Down, Duration::from_secs(3)).await;
+    ring.cluster.start_node(3).unwrap();
+    let of_sick = |is_so: fn(&NodeReport) -> bool| {
+        monitor.report().nodes.iter().any(|node| node.address == sick && is_so(node))
+    };
+    let answers = || of_sick(|node| node.is_connected && node.failure.is_none() && !node.is_ejected);
+    until("answering", Duration::from_secs(60), answers).await;
+    let _paused = ring.cluster.paused(3).unwrap();
+    // Two probes find it, and five failures in a row would open its circuit by themselves.
+    until("ejected", Duration::from_secs(5), || of_sick(|node| node.is_ejected)).await;
+    assert!(of_sick(|node| node.is_connected && node.state == NodeState::Down), "{:#?}", monitor.report());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -217,6 +217,37 @@ fn numbers_of_several_datacenters_are_put_together() {
 }
 
 #[test]
+fn nodes_that_are_down_in_many_datacenters_make_no_more_sets_than_can_be_looked_at() {
+    let of = |picture: &str, count: usize| members(&vec![picture; count].join(" "));
+    let threes = |count: usize| Factors::ByDatacenter((0..count).map(|datacenter| (datacenter, 3)).collect());
+    for count in [5, 6, 9] {
+        let (members, factors) = (of("uuuddd", count), threes(count));
+        for near in [None, Some(0), Some(count - 1)] {
+            let sets = likely_sets(&factors, &members, near);
+            assert!(sets.len() <= 1_024, "{} of {count}", sets.len());
+            let all: f64 = sets.iter().map(|set| set.width).sum();
+            assert!((all / 20_f64.powi(i32::try_from(count).unwrap()) - 1.0).abs() < 1e-9);
+        }
+        let placement = Placement::Numbers(factors);
+        // Half of the ways to choose three of six have two of those that are up, whatever the other datacenters have.
+        for near in 0..count {
+            let share = judge(&placement, &members, LocalQuorum, Some(near)).share;
+            assert!((share - 0.5).abs() < 1e-9, "{share} in {near} of {count}");
+        }
+        let verdict = judge(&placement, &members, Quorum, Some(0));
+        assert!(verdict.share > 0.0 && verdict.share <= 0.5 + 1e-9, "{verdict:?}");
+        // All and nothing are told exactly.
+        let well = of("uuuud", count);
+        assert_eq!(judge(&placement, &well, EachQuorum, Some(0)).share, 1.0);
+        assert_eq!(judge(&placement, &well, Quorum, None).datacenters.len(), count);
+        let sick = of("udddd", count);
+        for level in [Quorum, EachQuorum, LocalQuorum] {
+            assert_eq!(judge(&placement, &sick, level, None).share, 0.0, "{level:?}");
+        }
+    }
+}
+
+#[test]
 fn what_each_node_has_is_served_as_long_as_one_is_up() {
     for level in LEVELS {
         let verdict = judge(&Placement::Everywhere, &members("ddu"), level, None);

@@ -310,3 +310,27 @@ fn a_node_that_answers_again_is_no_longer_gone_while_it_is_down_for_a_while_yet(
     told.at(23_100, FAILED).at(23_200, Event::Connected(true)).at(23_300, FAILED);
     assert_eq!(is_gone(&told), (Down, true));
 }
+
+#[test]
+fn a_node_that_hangs_after_it_was_connected_again_is_found_though_it_was_down_before() {
+    let mut told = Told::up();
+    let is_hung = |told: &Told| told.machine.is_hung(&told.rules);
+    told.at(10_000, Event::Connected(false)).at(10_100, FAILED).at(10_200, FAILED);
+    assert!(!is_hung(&told), "without a connection nothing is sent there");
+    told.at(11_000, Event::Connected(true));
+    assert_eq!((told.machine.state(), is_hung(&told)), (Down, false));
+    told.at(11_100, FAILED);
+    assert!(!is_hung(&told));
+    told.at(11_200, FAILED);
+    assert_eq!((told.machine.state(), is_hung(&told)), (Down, true));
+    // The same without having been lost in between.
+    told.at(12_000, OK);
+    assert_eq!((told.machine.state(), is_hung(&told)), (Down, false));
+    told.at(12_100, FAILED).at(12_200, FAILED);
+    assert!(is_hung(&told));
+    let mut told = Told::up();
+    told.at(10_000, FAILED);
+    assert!(!is_hung(&told));
+    told.at(10_100, FAILED);
+    assert!(is_hung(&told));
+}
