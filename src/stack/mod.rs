@@ -55,7 +55,7 @@
 //! | `retry` | 3 attempts | repeats what went wrong in any of the parts below |
 //! | `hedge` | on | takes from the same budget; each of two attempts has all of the parts below |
 //! | *[around attempts](StackBuilder::around_attempts)* | | sees each attempt, and what refused it |
-//! | `breaker` | on | an open circuit costs no attempt; a timed-out attempt is a failure |
+//! | `breaker` | on | an open circuit costs no attempt; a timed-out attempt is a failure; what no node had a connection for is none |
 //! | `throttle` | on | answers overload, which the breaker leaves to it |
 //! | `shed` + `adaptive` | off | the latency of single attempts is what tells of the cluster; who waits for a repeat holds no place |
 //! | `attempt_timeout` | 500 ms | around what may hang |

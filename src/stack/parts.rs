@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use palisade::{
-    AdaptiveConcurrencyLayer, Backoff, Budget, ByDeadline, ByError, CircuitBreakerLayer, CoalesceLayer,
-    ConcurrencyLimitLayer, ConfigError, DeadlineLayer, Drain, DrainLayer, HasPriority, HedgeLayer, Jitter,
-    Priority, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer,
+    AdaptiveConcurrencyLayer, Backoff, Budget, ByDeadline, ByError, CircuitBreakerLayer, Class, Classify,
+    CoalesceLayer, ConcurrencyLimitLayer, ConfigError, DeadlineLayer, Drain, DrainLayer, Effect, HasPriority,
+    HedgeLayer, Jitter, Priority, RateLimitLayer, RetryLayer, ShedLayer, TimeoutLayer,
     breaker::Circuit,
     concurrency::Bulkhead,
     keyed::{PerKey, Single},
@@ -20,6 +20,7 @@ use super::{
     limits::{Lengths, LiveTimeouts, Scope},
 };
 use crate::{
+    error::{Error, ErrorKind},
     failover::{FailoverBuilder, FailoverLayer},
     health::{HealthLayer, HealthMonitor, HealthMonitorBuilder},
     request::{ReadKey, Request},
@@ -35,11 +36,28 @@ type DatacenterOf = fn(&Request) -> Option<Arc<str>>;
 pub(super) type CoalesceReads = CoalesceLayer<Request, ReadKey, ReadKeyOf, ByDeadline>;
 pub(super) type RateLayer = RateLimitLayer<Single<Limiter>, EachOne, ByDeadline>;
 pub(super) type ConcurrencyLayer = ConcurrencyLimitLayer<Single<Bulkhead>, ByDeadline>;
-pub(super) type BreakerLayer = CircuitBreakerLayer<ByError>;
+pub(super) type BreakerLayer = CircuitBreakerLayer<BySent>;
 type ThrottlesLayer = KeyedThrottleLayer<Priority, PriorityOf, ByError>;
 
 /// A circuit for each datacenter that requests name; `None` is the local one.
-pub(super) type BreakersLayer = CircuitBreakerLayer<ByError, PerKey<Option<Arc<str>>, DatacenterOf, Circuit>>;
+pub(super) type BreakersLayer = CircuitBreakerLayer<BySent, PerKey<Option<Arc<str>>, DatacenterOf, Circuit>>;
+
+/// What the circuit of a cluster goes by. A call for which no node has a connection fails at once by itself, costs the cluster nothing, and tells
+/// nothing of it; and the first connection that is back is not to wait for an open circuit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BySent;
+
+impl<Res> Classify<Res, Error> for BySent {
+    fn classify(&self, outcome: Result<&Res, &Error>) -> Class {
+        let class = ByError.classify(outcome);
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::Unreachable && class.effect() == Effect::NotApplied => {
+                class.refused_here()
+            }
+            _ => class,
+        }
+    }
+}
 
 /// The local datacenter, and those that a failover may have.
 const DATACENTERS: usize = 16;
@@ -293,6 +311,7 @@ fn breaker(config: &StackConfig) -> Result<(BreakerLayer, BreakersLayer), Config
     let open_for =
         backoff(("open_for", section.open_for), ("max_open_for", section.max_open_for), Jitter::Equal)?;
     let builder = CircuitBreakerLayer::builder()
+        .classifier(BySent)
         .window_of_time(section.window)
         .minimum_calls(section.minimum_calls)
         .failure_ratio(section.failure_ratio)

@@ -201,6 +201,19 @@ async fn timed_out_attempts_open_the_circuit_which_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn calls_for_which_no_node_has_a_connection_leave_the_circuit_closed() {
+    let mut config = StackConfig::default();
+    config.retry.enabled = false;
+    let (stack, calls) = stack(config, |_| Box::pin(ready(Err(ExecutionError::EmptyPlan.into()))));
+    for _ in 0..50 {
+        let error = stack.client().query(QUERY).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+    }
+    assert_eq!(calls.load(SeqCst), 50);
+    assert_eq!(stack.handles().snapshot().breaker.unwrap().state, "closed");
+}
+
+#[tokio::test]
 async fn overload_is_for_the_throttle_and_not_for_the_circuit() {
     let mut config = StackConfig::default();
     config.retry.enabled = false;

@@ -272,10 +272,10 @@ pub struct BreakerConfig {
     pub minimum_calls: u32,
     /// The share of failures at which it opens. Default 0.5.
     pub failure_ratio: f64,
-    /// For how long it is open the first time, with jitter; doubling each time. Default 5 s.
+    /// For how long it is open the first time, with jitter; doubling each time. Default 1 s.
     #[serde(with = "text::duration")]
     pub open_for: Duration,
-    /// The longest that it is open. Default 60 s.
+    /// The longest that it is open: so long it may take until a cluster that is back is used again. Default 5 s.
     #[serde(with = "text::duration")]
     pub max_open_for: Duration,
     /// Calls that may find out whether the cluster is back. Default 5.
@@ -290,8 +290,8 @@ impl Default for BreakerConfig {
             window: s(10),
             minimum_calls: 20,
             failure_ratio: 0.5,
-            open_for: s(5),
-            max_open_for: s(60),
+            open_for: s(1),
+            max_open_for: s(5),
             probes: 5,
         }
     }
