@@ -123,6 +123,12 @@ struct Weigh<'a, 'of> {
     candidate: Candidate,
 }
 
+impl<'a, 'of> Weigh<'a, 'of> {
+    fn chosen(&self, others: usize) -> Choice<'a, 'of> {
+        Choice { target: self.target, node: self.node, standing: self.candidate.standing, others }
+    }
+}
+
 impl AsRef<Candidate> for Weigh<'_, '_> {
     #[inline]
     fn as_ref(&self) -> &Candidate {
@@ -196,30 +202,31 @@ impl Routing {
     }
 
     /// All nodes that the policy inside would ask, in its order but for what is to be avoided.
-    fn plan<'a>(
+    fn plan<'a, 'of>(
         &'a self,
         info: &'a RoutingInfo<'_>,
         cluster: &'a ClusterState,
-        view: &View<'a, '_>,
-    ) -> Vec<(Target<'a>, Candidate)> {
-        let weigh = |target| (target, view.weigh(target, None).candidate);
+        view: &View<'a, 'of>,
+    ) -> Vec<Weigh<'a, 'of>> {
+        let weigh = |target| view.weigh(target, None);
         let usual = self.around.pick(info, cluster).into_iter().chain(self.around.fallback(info, cluster));
         let mut plan: Vec<_> =
             view.withheld(cluster).map(|node| (node, None)).chain(usual).map(weigh).collect();
         if let Some(wanted) = &view.wishes.datacenter {
             // The policy inside may never leave its own datacenter.
             plan.extend(cluster.get_nodes_info().iter().map(|node| weigh((node, None))));
-            plan.retain(|((node, _), _)| node.datacenter.as_deref() == Some(&**wanted));
+            plan.retain(|weigh| weigh.target.0.datacenter.as_deref() == Some(&**wanted));
         }
         let mut seen: SmallVec<[Uuid; 8]> = SmallVec::new();
-        plan.retain(|((node, _), _)| {
-            let is_new = !seen.contains(&node.host_id);
+        plan.retain(|weigh| {
+            let host_id = weigh.target.0.host_id;
+            let is_new = !seen.contains(&host_id);
             if is_new {
-                seen.push(node.host_id);
+                seen.push(host_id);
             }
             is_new
         });
-        plan.sort_by(|(_, one), (_, other)| by_merit(one, other));
+        plan.sort_by(|one, other| by_merit(&one.candidate, &other.candidate));
         plan
     }
 }
@@ -302,8 +309,7 @@ impl<'a, 'of> View<'a, 'of> {
             of.node.map(work).unwrap_or_default()
         };
         let (index, others) = choose(targets, |below| fastrand::usize(..below), work)?;
-        let Weigh { target, node, candidate } = &targets[index];
-        Some(Choice { target: *target, node: *node, standing: candidate.standing, others })
+        Some(targets[index].chosen(others))
     }
 }
 
@@ -328,15 +334,10 @@ impl Routing {
             }
         }
         let plan = self.plan(info, cluster, view);
-        let good = plan.iter().filter(|(_, candidate)| candidate.is_good()).count();
+        let good = plan.iter().filter(|weigh| weigh.candidate.is_good()).count();
         // Two copies of a lightweight transaction would contend with each other.
         let others = if in_order { 0 } else { good.saturating_sub(1) };
-        plan.first().map(|(target, candidate)| Choice {
-            target: *target,
-            node: view.table.find(target.0.host_id).map(|known| &known.node),
-            standing: candidate.standing,
-            others,
-        })
+        plan.first().map(|weigh| weigh.chosen(others))
     }
 }
 
@@ -368,10 +369,10 @@ impl LoadBalancingPolicy for Routing {
     fn fallback<'a>(&'a self, info: &'a RoutingInfo<'_>, cluster: &'a ClusterState) -> FallbackPlan<'a> {
         let (table, wishes) = (self.nodes.table(), current::wishes());
         let view = View::new(self, info, cluster, (&table, &wishes), Instant::now());
-        let plan = self.plan(info, cluster, &view);
+        let plan: Vec<_> = self.plan(info, cluster, &view).into_iter().map(|weigh| weigh.target).collect();
         let has_token = info.token.is_some();
         // The driver asks for the next one when it has no connection to the one before.
-        Box::new(plan.into_iter().map(|(target, _)| target).filter(move |(node, _)| {
+        Box::new(plan.into_iter().filter(move |(node, _)| {
             let is_new = !current::has_seen(node.host_id);
             if is_new {
                 let table = self.nodes.table();
