@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use scylla::{client::session::Session, statement::Consistency};
+use scylla::{
+    client::{execution_profile::ExecutionProfile, session::Session},
+    statement::{Consistency, SerialConsistency},
+};
 use tower::Service;
 use tracing::Span;
 
@@ -48,7 +51,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn consistency(&self) -> Consistency {
-        self.session.get_default_execution_profile_handle().to_profile().get_consistency()
+        self.profile().get_consistency()
+    }
+
+    pub(crate) fn serial_consistency(&self) -> Option<SerialConsistency> {
+        self.profile().get_serial_consistency()
+    }
+
+    fn profile(&self) -> ExecutionProfile {
+        self.session.get_default_execution_profile_handle().to_profile()
     }
 }
 

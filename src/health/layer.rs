@@ -105,11 +105,10 @@ impl HealthLayer {
             return Decision::Passes(None);
         };
         let datacenter = request.datacenter().or(shared.datacenter.as_ref()).map(|name| &**name);
-        let profile = || cassandra.session.get_default_execution_profile_handle().to_profile();
-        let consistency = request.stated_consistency().unwrap_or_else(|| profile().get_consistency());
+        let consistency = request.stated_consistency().unwrap_or_else(|| cassandra.consistency());
         // A conditional write is agreed on at one level, and then written at the other.
         let serial = (request.kind() == Kind::Transaction)
-            .then(|| request.stated_serial_consistency().or_else(|| profile().get_serial_consistency()))
+            .then(|| request.stated_serial_consistency().or_else(|| cassandra.serial_consistency()))
             .flatten()
             .map(|serial| match serial {
                 SerialConsistency::Serial => Consistency::Serial,

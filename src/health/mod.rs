@@ -61,9 +61,9 @@
 //!   Cassandra does it.
 //! - More replicas than nodes are missed as if those nodes were down, except at the serial levels, where the replicas count that there are.
 //! - Keyspaces of `ScyllaDB` with tablets: the driver knows the replicas of those partitions only that were asked for. So the numbers of
-//!   replicas and nodes decide, and the share is how likely a partition can be served if any nodes are as likely as others. With nodes down in so many datacenters that there
-//!   would be over 1,024 combinations, that of a level that counts replicas of several of them is at most this; whether it is all or nothing is
-//!   exact.
+//!   replicas and nodes decide, and the share is how likely a partition can be served if any nodes are as likely as others. With nodes
+//!   down in so many datacenters that there would be over 1,024 combinations, that of a level that counts replicas of several of them
+//!   is at most this; whether it is all or nothing is exact.
 //! - `LocalStrategy`, and strategies that nobody knows here, are served as long as some node is up.
 //! - Nodes that a filter of the driver's excludes are not probed. They count as replicas that are up, and cannot coordinate.
 //!

@@ -167,8 +167,8 @@ impl HealthMonitor {
     /// How much of a keyspace can be served at a consistency level, from 0 to 1, as a [`HealthLayer`] sees it: for decisions that are
     /// made for each request. `None` if there is no such keyspace, or when the monitor has ended.
     ///
-    /// A node counts as up until it is `Down`, and again as soon as it answers. It costs one read of an atomic while no node is, and the share is then taken to be 1;
-    /// else it is looked up.
+    /// A node counts as up until it is `Down`, and again as soon as it answers. It costs one read of an atomic while no node is, and the
+    /// share is then taken to be 1; else it is looked up.
     pub fn share(&self, datacenter: Option<&str>, keyspace: &str, consistency: Consistency) -> Option<f64> {
         if self.0.outlook.is_clear() {
             return self.0.is_running().then_some(1.0);
@@ -266,12 +266,12 @@ impl Shared {
         self.is_running.load(Relaxed)
     }
 
-    /// The task looks at the nodes, now.
     /// In nanoseconds since it was started.
     pub(super) fn now(&self) -> u64 {
         nanos(self.started.elapsed())
     }
 
+    /// The task looks at the nodes, now.
     pub(super) fn seen(&self, now: Instant) {
         let since = now.saturating_duration_since(self.started);
         self.seen.store(nanos(since), Relaxed);
