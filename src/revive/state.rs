@@ -168,6 +168,14 @@ mod tests {
         (missing, now)
     }
 
+    /// `a` is missing, and `b` ten milliseconds later.
+    fn one_after_the_other() -> (Missing<char>, Instant) {
+        let (mut missing, begin) = (Missing::new(), Instant::now());
+        missing.look([('a', false)], begin);
+        missing.look([('a', false), ('b', false)], begin + ms(10));
+        (missing, begin)
+    }
+
     /// Brings `a` to where it has answered a knock at this moment.
     fn answers(missing: &mut Missing<char>, now: Instant) {
         assert_eq!(missing.knock(now), Some('a'));
@@ -298,9 +306,7 @@ mod tests {
 
     #[test]
     fn while_no_knock_may_begin_nothing_but_a_reconnection_is_waited_for() {
-        let (mut missing, begin) = (Missing::new(), Instant::now());
-        missing.look([('a', false)], begin);
-        missing.look([('a', false), ('b', false)], begin + ms(10));
+        let (mut missing, begin) = one_after_the_other();
         let now = begin + ms(500);
         answers(&mut missing, now);
         assert_eq!((missing.next(true), missing.next(false)), (Some(now + ms(10)), Some(now + ms(300))));
@@ -318,9 +324,7 @@ mod tests {
 
     #[test]
     fn whoever_has_waited_longest_is_knocked_at_first() {
-        let (mut missing, begin) = (Missing::new(), Instant::now());
-        missing.look([('a', false)], begin);
-        missing.look([('a', false), ('b', false)], begin + ms(10));
+        let (mut missing, begin) = one_after_the_other();
         let now = begin + ms(600);
         assert_eq!(
             [missing.knock(now), missing.knock(now), missing.knock(now)],

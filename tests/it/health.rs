@@ -33,6 +33,14 @@ pub(crate) fn settings() -> HealthMonitorBuilder {
         .slow(f64::INFINITY, Duration::ZERO)
 }
 
+/// A session whose nodes have all answered its monitor.
+async fn watched(ring: &Ring, settings: HealthMonitorBuilder) -> (Cassandra, HealthMonitor) {
+    let cassandra = ring.session().await;
+    let monitor = settings.start(&cassandra).unwrap();
+    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    (cassandra, monitor)
+}
+
 fn address(ring: &Ring, node: usize) -> SocketAddr {
     ring.cluster.contact_points()[node - 1]
 }
@@ -153,10 +161,8 @@ async fn a_node_that_dies_is_down_at_once_and_up_after_it_was_started_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_hangs_after_it_was_connected_again_is_ejected_though_it_was_down_before() {
     let Some(ring) = ring().await else { return };
-    let cassandra = ring.session().await;
     // It stays down for as long as this test looks.
-    let monitor = settings().minimum_stay(Duration::from_secs(3_600)).start(&cassandra).unwrap();
-    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let (_cassandra, monitor) = watched(&ring, settings().minimum_stay(Duration::from_secs(3_600))).await;
     let sick = address(&ring, 3);
     ring.cluster.kill(3).unwrap();
     until_state(&monitor, sick, NodeState::Down, Duration::from_secs(3)).await;
@@ -175,9 +181,7 @@ async fn a_node_that_hangs_after_it_was_connected_again_is_ejected_though_it_was
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_connected_again_is_probed_at_once() {
     let Some(ring) = ring().await else { return };
-    let cassandra = ring.session().await;
-    let monitor = settings().interval(Duration::from_secs(60)).start(&cassandra).unwrap();
-    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let (_cassandra, monitor) = watched(&ring, settings().interval(Duration::from_secs(60))).await;
     let dead = address(&ring, 3);
     ring.cluster.kill(3).unwrap();
     until_state(&monitor, dead, NodeState::Down, Duration::from_secs(3)).await;
@@ -236,9 +240,7 @@ async fn what_can_be_served_is_known_by_keyspace_and_level() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_served_is_refused_at_once_when_it_has_failed() {
     let Some(ring) = ring().await else { return };
-    let cassandra = ring.session().await;
-    let monitor = settings().start(&cassandra).unwrap();
-    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let (cassandra, monitor) = watched(&ring, settings()).await;
     let request = cassandra.session().prepare("SELECT v FROM faults.t WHERE k = ?").await.unwrap();
     let mut with_profile = request.clone();
     let request = Request::bound(request.bind(&(1,)).unwrap()).with_consistency(Consistency::Quorum);
@@ -325,9 +327,7 @@ async fn what_cannot_be_served_is_refused_at_once_when_it_has_failed() {
 #[tokio::test]
 async fn what_is_taken_for_down_is_asked_all_the_same_and_served() {
     let Some(ring) = ring().await else { return };
-    let cassandra = ring.session().await;
-    let monitor = settings().start(&cassandra).unwrap();
-    monitor.warm_up(Duration::from_secs(20)).await.unwrap();
+    let (cassandra, monitor) = watched(&ring, settings()).await;
     let client = Client::new(ServiceBuilder::new().layer(monitor.layer()).service(cassandra));
     let read = || {
         let read = Statement::new("SELECT v FROM faults.t WHERE k = ?").consistency(Consistency::Quorum);
